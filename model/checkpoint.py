@@ -1,0 +1,136 @@
+"""Checkpoints of a training run: folders that appear whole or not at all.
+
+Knows: what a run needs to go on exactly as if it had never stopped, and how weights are averaged.
+Does not know: how training works.
+
+A checkpoint is a folder ``step-00001000`` with model.safetensors (weights, float32), vocabulary.spm, config.json (the
+model's shape, languages, corpora) and training.pt (optimizer, data position, random state, best loss: read without
+unpickling code). The first three are all that export and fine-tuning need.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.config import ModelConfig, TrainingConfigError, read_section
+from model.transformer import Transformer
+from service.runtime.tokenizer import Tokenizer
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder is missing, incomplete or of another shape; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a checkpoint says of itself besides its weights."""
+
+    model: ModelConfig
+    source_language: str
+    target_language: str
+    step: int
+    corpora: tuple[str, ...] = ()
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(
+    folder: Path, weights: dict[str, Tensor], tokenizer: Tokenizer, description: Description, training: dict[str, Any] | None
+) -> None:
+    """Writes beside the place, then renames: after a crash at any moment ``folder`` is the old one, the new one or absent."""
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    stored = {name: tensor.detach().float().contiguous() for name, tensor in weights.items()}
+    if description.model.tie_embeddings:
+        del stored["target_embedding.weight"]
+    save_file(stored, temporary / "model.safetensors")
+    (temporary / "vocabulary.spm").write_bytes(tokenizer.model)
+    (temporary / "config.json").write_text(json.dumps(dataclasses.asdict(description), indent=2) + "\n")
+    if training is not None:
+        torch.save(training, temporary / "training.pt")
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+
+
+def read_description(folder: Path) -> Description:
+    try:
+        values = json.loads((folder / "config.json").read_text())
+        model = read_section(ModelConfig, values.pop("model"), "model")
+        return Description(model=model, **(values | {"corpora": tuple(values["corpora"])}))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json") from error
+    except (KeyError, TypeError, ValueError, TrainingConfigError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except Exception as error:  # safetensors raises its own type for truncation, OSError for absence
+        raise CheckpointError(f"cannot read {folder / 'model.safetensors'}: {error}") from error
+    if "source_embedding.weight" in weights:
+        weights.setdefault("target_embedding.weight", weights["source_embedding.weight"])
+    return weights
+
+
+def load_model(folder: Path) -> tuple[Transformer, Tokenizer, Description]:
+    """The model of a checkpoint, in evaluation mode, with its vocabulary.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or the weights do not have the shape that config.json says.
+    """
+    description = read_description(folder)
+    model = Transformer(description.model)
+    try:
+        model.load_state_dict(load_weights(folder))
+        tokenizer = Tokenizer.from_file(folder / "vocabulary.spm")
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
+    if tokenizer.vocab_size != description.model.vocab_size:
+        raise CheckpointError(
+            f"{folder / 'vocabulary.spm'} has {tokenizer.vocab_size} pieces, the model {description.model.vocab_size}"
+        )
+    return model.eval(), tokenizer, description
+
+
+def load_training(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no training.pt: it can be exported but not resumed") from error
+    return state
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir() and not path.name.endswith(".partial"))
+
+
+def average(folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of several checkpoints (section 6.1 of the paper averages the last 5)."""
+    total: dict[str, Tensor] = {}
+    for folder in folders:
+        for name, tensor in load_weights(folder).items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {name: (tensor / len(folders)).float() for name, tensor in total.items()}

@@ -1,0 +1,159 @@
+"""Batches of token ids for training and validation.
+
+Knows: mixing corpora by weight, shuffling, batching by length, padding, where it stands. Does not know: text, the model.
+
+The stream is cut into chunks. Chunk c is a pure function of (seed, c): which pairs it holds, how they are batched and in
+what order. A position is (chunk, batch in it), so a run that resumes sees exactly the batches it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.corpus import TokenStore
+
+PAIRS_PER_CHUNK = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Token ids of B pairs, padded to the longest.
+
+    source (B, S): tokens and end token. target_in (B, T): start token and tokens. target_out (B, T): tokens and end
+    token, the labels. source_lengths (B,): real tokens of each source. Example, with start 2, end 2, pad 1:
+
+        source      [[5, 6, 2], [7, 2, 1]]      source_lengths [3, 2]
+        target_in   [[2, 8, 9], [2, 4, 1]]      target_out     [[8, 9, 2], [4, 2, 1]]
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target_in: Tensor
+    target_out: Tensor
+    num_target_tokens: int
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = (t.to(device, non_blocking=True) for t in (self.source, self.source_lengths, self.target_in, self.target_out))
+        return Batch(*moved, self.num_target_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    pad: int
+    start: int
+    end: int
+
+
+def make_batch(sources: Sequence[NDArray[np.generic]], targets: Sequence[NDArray[np.generic]], special: SpecialTokens) -> Batch:
+    width_in = max(map(len, sources)) + 1
+    width_out = max(map(len, targets)) + 1
+    source = np.full((len(sources), width_in), special.pad, np.int64)
+    target_in = np.full((len(sources), width_out), special.pad, np.int64)
+    target_out = np.full_like(target_in, special.pad)
+    for row, (source_ids, target_ids) in enumerate(zip(sources, targets, strict=True)):
+        source[row, : len(source_ids)] = source_ids
+        source[row, len(source_ids)] = special.end
+        target_in[row, 0] = special.start
+        target_in[row, 1 : len(target_ids) + 1] = target_ids
+        target_out[row, : len(target_ids)] = target_ids
+        target_out[row, len(target_ids)] = special.end
+    lengths = np.array([len(ids) + 1 for ids in sources])
+    num_target_tokens = sum(len(ids) + 1 for ids in targets)
+    return Batch(*map(torch.from_numpy, (source, lengths, target_in, target_out)), num_target_tokens)
+
+
+def cut_by_tokens(lengths: NDArray[np.integer], max_tokens: int) -> list[NDArray[np.intp]]:
+    """Groups of indices of similar length; a group's padded size, on either side, is at most ``max_tokens``.
+
+    Args:
+        lengths: (N, 2) tokens of source and target. A pair longer than max_tokens makes a group of its own.
+    """
+    order = np.lexsort((lengths[:, 0], lengths[:, 1]))
+    groups, start, longest = [], 0, 0
+    for end, pair in enumerate(order):
+        longest_with = max(longest, int(lengths[pair].max()) + 1)
+        if end > start and longest_with * (end - start + 1) > max_tokens:
+            groups.append(order[start:end])
+            start, longest_with = end, int(lengths[pair].max()) + 1
+        longest = longest_with
+    groups.append(order[start:])
+    return groups
+
+
+class BatchStream:
+    """An endless, resumable stream of training batches from several corpora.
+
+    Args:
+        stores: the corpora. weights: how many pairs to take from each, relative to one another.
+        max_tokens: padded tokens of a batch on either side.
+        rank, world_size: of several processes, each takes every world_size-th batch.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[TokenStore],
+        weights: Sequence[float],
+        special: SpecialTokens,
+        max_tokens: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.stores, self.special, self.max_tokens = stores, special, max_tokens
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        size = min(PAIRS_PER_CHUNK, sum(len(store) for store in stores))
+        shares = np.asarray(weights, float) / sum(weights)
+        self.pairs_per_chunk = np.maximum(1, np.round(shares * size)).astype(int)
+        self.chunk = 0
+        self.batch = 0
+
+    def position(self) -> dict[str, int]:
+        return {"chunk": self.chunk, "batch": self.batch}
+
+    def seek(self, position: dict[str, int]) -> None:
+        self.chunk, self.batch = position["chunk"], position["batch"]
+
+    def epochs(self) -> list[float]:
+        """How often each corpus has been read so far."""
+        return [self.chunk * int(n) / len(store) for n, store in zip(self.pairs_per_chunk, self.stores, strict=True)]
+
+    def pairs_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
+        """(corpus, pair) of the chunk: each corpus is read in a new random order every epoch, none left out."""
+        chosen = []
+        for corpus, (store, count) in enumerate(zip(self.stores, self.pairs_per_chunk, strict=True)):
+            first = chunk * int(count)
+            for epoch in range(first // len(store), (first + int(count) - 1) // len(store) + 1):
+                order = np.random.default_rng([self.seed, corpus, epoch]).permutation(len(store))
+                begin = max(first - epoch * len(store), 0)
+                end = min(first + int(count) - epoch * len(store), len(store))
+                chosen.extend((corpus, int(pair)) for pair in order[begin:end])
+        return chosen
+
+    def batches_of_chunk(self, chunk: int) -> list[list[tuple[int, int]]]:
+        pairs = self.pairs_of_chunk(chunk)
+        lengths = np.array([self.stores[corpus].lengths[pair] for corpus, pair in pairs])
+        groups = cut_by_tokens(lengths, self.max_tokens)
+        order = np.random.default_rng([self.seed, 1 << 20, chunk]).permutation(len(groups))
+        usable = len(order) // self.world_size * self.world_size or len(order)
+        return [[pairs[i] for i in groups[g]] for g in order[:usable]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            batches = self.batches_of_chunk(self.chunk)
+            while self.batch < len(batches):
+                pairs = batches[min(self.batch + self.rank, len(batches) - 1)]
+                self.batch += self.world_size
+                sources = [self.stores[corpus].source(pair) for corpus, pair in pairs]
+                targets = [self.stores[corpus].target(pair) for corpus, pair in pairs]
+                yield make_batch(sources, targets, self.special)
+            self.chunk, self.batch = self.chunk + 1, 0
+
+
+def validation_batches(stores: Sequence[TokenStore], special: SpecialTokens, max_tokens: int) -> Iterator[Batch]:
+    for store in stores:
+        for group in cut_by_tokens(np.asarray(store.lengths), max_tokens):
+            yield make_batch([store.source(i) for i in group], [store.target(i) for i in group], special)

@@ -1,0 +1,60 @@
+"""Learns the joint SentencePiece vocabulary of a run from its training text.
+
+Knows: which sentences are sampled and how. Does not know: what the pieces are used for.
+"""
+
+import io
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from sentencepiece import SentencePieceTrainer
+
+from model.config import CorpusConfig, VocabularyConfig
+from model.corpus import read_pairs
+from service.runtime.tokenizer import Tokenizer
+
+# fairseq's order; the engine and the importers read ids from the model file and do not rely on it.
+START_ID, PAD_ID, END_ID, UNKNOWN_ID = 0, 1, 2, 3
+
+
+def sample_sentences(corpora: Sequence[CorpusConfig], max_sentences: int, seed: int) -> Iterator[str]:
+    """Both sides of an equal number of random pairs of each corpus (reservoir sampling, one pass)."""
+    share = max(1, max_sentences // (2 * len(corpora)))
+    for corpus in corpora:
+        rng = random.Random(f"{seed} {corpus.name}")
+        pairs = read_pairs(corpus)
+        chosen = list(islice(pairs, share))
+        for number, pair in enumerate(pairs, start=share):
+            place = rng.randrange(number + 1)
+            if place < share:
+                chosen[place] = pair
+        for source, target in chosen:
+            yield source
+            yield target
+
+
+def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, seed: int) -> Tokenizer:
+    """The vocabulary of ``config``: learned, or read from its ``model`` file.
+
+    Any character can be spelled (byte fallback), so no text is lost to the unknown token.
+    """
+    if config.model is not None:
+        return Tokenizer.from_file(Path(config.model))
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=sample_sentences(corpora, config.max_sentences, seed),
+        model_writer=model,
+        vocab_size=config.size,
+        model_type=config.type,
+        character_coverage=config.character_coverage,
+        byte_fallback=True,
+        bos_id=START_ID,
+        pad_id=PAD_ID,
+        eos_id=END_ID,
+        unk_id=UNKNOWN_ID,
+        max_sentence_length=100_000,
+        minloglevel=1,
+    )
+    return Tokenizer(model.getvalue())

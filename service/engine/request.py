@@ -1,0 +1,144 @@
+"""What is asked of the engine and what it answers. Plain data: no arrays, no gRPC, no ONNX.
+
+A request is one call. It holds texts; each text becomes sentences (what the engine decodes); each sentence is searched
+for by one or more rows.
+"""
+
+import enum
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.decoding.options import DecodeOptions
+from service.errors import RequestError
+
+
+class Priority(enum.IntEnum):
+    """Lower goes first; batch work is not starved (service/engine/request_queue.py)."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+class FinishReason(enum.Enum):
+    """Why a sentence's decoding ended with an answer."""
+
+    END_TOKEN = "end_token"
+    LENGTH_LIMIT = "length_limit"
+    REPETITION = "repetition"
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One translation of a sentence.
+
+    Attributes:
+        ids: target token ids, without start token; the end token is last where finish_reason is END_TOKEN.
+        log_probability: sum over ids, in nats. score: log_probability / len(ids) ** length_penalty.
+    """
+
+    ids: tuple[int, ...]
+    log_probability: float
+    score: float
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent in each stage, by the monotonic clock."""
+
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceResult:
+    """Hypotheses of one sentence, best first, num_alternatives of them where the search found so many."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    timings: Timings
+
+
+SentenceAnswer = SentenceResult | RequestError
+_sequence = itertools.count()
+
+
+@dataclass(slots=True, eq=False)
+class Sentence:
+    """One unit of the engine's work.
+
+    Attributes:
+        source: token ids with the end token last; 1 < len <= the model's max_source_tokens.
+        max_length: target tokens at most, already resolved (never 0).
+        deadline: monotonic seconds after which nobody waits for the answer; None: no deadline.
+        on_done: called exactly once, on the engine's thread; it must not block and must not raise.
+        cancelled: set from any thread (a plain bool: one writer, one reader that polls once a step).
+    """
+
+    source: tuple[int, ...]
+    options: DecodeOptions
+    max_length: int
+    on_done: Callable[[SentenceAnswer], None]
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float | None = None
+    cancelled: bool = False
+    submitted_at: float = 0.0
+    order: int = field(default_factory=lambda: next(_sequence))
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of several translations of a text: text, token ids of all its sentences in turn, score."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """The translation of one text.
+
+    Attributes:
+        alternatives: the best first; ``text`` and ``score`` are those of the first. A text of several sentences combines
+            the i-th hypothesis of each sentence (its best where it has fewer). Score: summed log-probabilities of all
+            sentences / (summed lengths) ** length_penalty; 0 for a text without anything to translate.
+        finish_reason: the worst of its sentences': REPETITION, then LENGTH_LIMIT, then END_TOKEN.
+        num_sentences: units that were translated. split: at least one sentence was longer than the model's limit and was
+            cut at the best place inside it; each part was translated on its own.
+        timings: of the slowest sentence.
+    """
+
+    alternatives: tuple[Alternative, ...]
+    finish_reason: FinishReason
+    num_source_tokens: int
+    num_target_tokens: int
+    num_sentences: int
+    split: bool
+    timings: Timings
+
+    @property
+    def text(self) -> str:
+        return self.alternatives[0].text
+
+    @property
+    def score(self) -> float:
+        return self.alternatives[0].score
+
+
+TextAnswer = TextResult | RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model says of itself: the source of ListModels and of the model_info metric."""
+
+    name: str
+    version: str
+    source_language: str
+    target_language: str
+    precision: str
+    device: str
+    max_source_tokens: int
+    max_target_tokens: int
