@@ -1,0 +1,64 @@
+# One word each, the same lines that CI runs. Needs Python 3.11 and make; .venv is made once and reused.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The oldest supported: newer generators write code that refuses older runtimes. pyproject.toml's lower bounds follow it.
+GRPCIO_TOOLS := 1.76.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type format proto train faults soak clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/serve.stamp  ## the service on the shipped model, translations through a real gRPC client, metrics, stop
+	@$(BIN)/python -m service.demo
+
+test: lint type  ## everything that a change must pass
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp  ## style
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+type: .venv/dev.stamp  ## types
+	$(BIN)/mypy --no-error-summary
+
+format: .venv/dev.stamp  ## put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: build/proto/$(GRPCIO_TOOLS).stamp  ## service/pb anew from proto/
+	build/proto/bin/python -m grpc_tools.protoc -Iservice/pb=proto/dragoman/v1 \
+		--python_out=. --pyi_out=. --grpc_python_out=. service/pb/translation.proto
+
+train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
+	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
+
+faults: .venv/dev.stamp  ## the tests that break things on purpose
+	$(BIN)/python -m pytest -m faults
+
+soak: .venv/dev.stamp  ## the tests that run for long
+	$(BIN)/python -m pytest -m soak
+
+clean:  ## away with everything that can be made again, but for runs/
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# What serving needs, and no more.
+.venv/serve.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@ .venv/serve.stamp
+
+build/proto/$(GRPCIO_TOOLS).stamp:
+	rm -rf build/proto
+	$(PYTHON) -m venv build/proto
+	build/proto/bin/python -m pip --disable-pip-version-check --quiet install grpcio-tools==$(GRPCIO_TOOLS)
+	@touch $@
