@@ -1,0 +1,67 @@
+"""What an engine tells about itself while it works.
+
+Knows: which events there are. Does not know: who listens; service/metrics.py turns them into Prometheus metrics.
+
+Methods are called from the engine's threads and from callers' threads, must not block and must not raise. All
+durations are seconds by the monotonic clock.
+"""
+
+from typing import Protocol
+
+
+class EngineObserver(Protocol):
+    """Somebody who wants to know what the engine does."""
+
+    def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None:
+        """The queue changed: it now holds so much, the oldest sentence for oldest_s."""
+
+    def dequeued(self, wait_s: float) -> None:
+        """One sentence left the queue for the encoder after wait_s."""
+
+    def encoded(self, num_sentences: int, num_tokens: int, padded_tokens: int, duration_s: float) -> None:
+        """One encoder run; padded_tokens is sentences x longest, so >= num_tokens."""
+
+    def first_token(self, delay_s: float) -> None:
+        """One sentence has its first target token, delay_s after it was submitted."""
+
+    def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None:
+        """One decoder step; padding_ratio is the share of computed rows nobody needed, 0 to 1."""
+
+    def active_rows(self, num_rows: int) -> None:
+        """Rows that belong to a sentence now."""
+
+    def cache_bytes(self, num_bytes: int) -> None:
+        """Bytes held for keys and values, used or not."""
+
+    def finished(self, reason: str, num_source_tokens: int, num_target_tokens: int) -> None:
+        """One sentence was answered; reason is a FinishReason's value, or ``cancelled``, ``deadline``, ``error``."""
+
+    def rejected(self, reason: str) -> None:
+        """A request was not taken: ``queue_full``, ``draining``, ``invalid``, ``deadline``."""
+
+    def cancelled(self, stage: str) -> None:
+        """One sentence's caller went away while it was ``queued``, ``encoding`` or ``decoding``."""
+
+
+class SilentObserver:
+    """Listens to nothing: for commands and tests."""
+
+    def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None: ...
+
+    def dequeued(self, wait_s: float) -> None: ...
+
+    def encoded(self, num_sentences: int, num_tokens: int, padded_tokens: int, duration_s: float) -> None: ...
+
+    def first_token(self, delay_s: float) -> None: ...
+
+    def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None: ...
+
+    def active_rows(self, num_rows: int) -> None: ...
+
+    def cache_bytes(self, num_bytes: int) -> None: ...
+
+    def finished(self, reason: str, num_source_tokens: int, num_target_tokens: int) -> None: ...
+
+    def rejected(self, reason: str) -> None: ...
+
+    def cancelled(self, stage: str) -> None: ...

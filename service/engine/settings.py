@@ -1,0 +1,55 @@
+"""How an engine runs: where, in which arithmetic, with how many threads and within which bounds.
+
+Knows: ranges and defaults. Does not know: what the machine or the bundle offers; the runtime checks that at load.
+"""
+
+from dataclasses import dataclass
+
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "int8", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Settings of one engine; all limits are inclusive.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field and the value.
+    """
+
+    device: str = "cpu"
+    """Where the model runs: one of DEVICES. A device that is not there is an error, never replaced in silence."""
+    precision: str = "auto"
+    """Arithmetic: one of PRECISIONS; auto takes the fastest that the bundle has for the device."""
+    num_workers: int = 0
+    """Engine threads, each with its own sessions. 0 to 256; 0: as the CPUs this process may use suggest."""
+    threads_per_worker: int = 0
+    """ONNX Runtime's threads inside a step. 0 to 256; 0: the CPUs of this process divided by the workers."""
+    max_rows: int = 128
+    """Rows (beams counted) of one worker's running batch. 1 to 65536."""
+    max_queue_sentences: int = 4096
+    """Sentences that may wait for a row; more are refused with Overloaded. At least 1."""
+    max_queue_tokens: int = 262_144
+    """Source tokens that may wait for a row; more are refused with Overloaded. At least 1."""
+    default_max_length: int = 0
+    """Target tokens of a sentence whose options leave max_length at 0. 0: the model's own limit."""
+
+    def __post_init__(self) -> None:
+        _require_one_of("device", self.device, DEVICES)
+        _require_one_of("precision", self.precision, PRECISIONS)
+        _require_range("num_workers", self.num_workers, 0, 256)
+        _require_range("threads_per_worker", self.threads_per_worker, 0, 256)
+        _require_range("max_rows", self.max_rows, 1, 65_536)
+        _require_range("max_queue_sentences", self.max_queue_sentences, 1, 2**31 - 1)
+        _require_range("max_queue_tokens", self.max_queue_tokens, 1, 2**31 - 1)
+        _require_range("default_max_length", self.default_max_length, 0, 65_536)
+
+
+def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+
+
+def _require_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} ({value}) must be in [{least}, {most}]")
