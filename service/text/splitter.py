@@ -1,0 +1,104 @@
+"""A text to the sentences that are translated, and their translations back into the text's layout.
+
+Knows: what of a text is translated and what is layout. Does not know: tokens (it asks how many), the model.
+
+What is layout, and comes back as it was: line breaks, indentation, every space around a sentence, bullets and quotation
+marks of mail (``- ``, ``> ``) at the start of a line, zero-width and control characters around a sentence, and every
+piece without a letter or a digit (``---``, ``!!!``, an emoji alone): a model knows nothing to say about it, and would
+invent something.
+"""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from service.text.cuts import cut_long
+from service.text.sentences import Span, sentence_spans, trim
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """A text in pieces: ``gaps[0] sentences[0] gaps[1] sentences[1] ... gaps[-1]`` is the text, always.
+
+    Attributes:
+        sentences: what is translated; no whitespace around them, never empty, none above the splitter's max_tokens.
+        gaps: the text before, between and after them; one more than there are sentences.
+        was_cut: at least one sentence was longer than max_tokens and was cut at the best place inside it.
+
+    Example: ``"  Hi there. Bye.\\n"`` has sentences ``("Hi there.", "Bye.")`` and gaps ``("  ", " ", "\\n")``.
+    """
+
+    sentences: tuple[str, ...]
+    gaps: tuple[str, ...]
+    was_cut: bool
+
+    def join(self, translations: Sequence[str]) -> str:
+        """The translated text: the gaps, with translations in the places of the sentences.
+
+        Where two sentences touch, as Chinese and Japanese ones do, their translations get a space between them unless
+        the second begins with a wide (Chinese, Japanese or Korean) character.
+
+        Raises:
+            ValueError: not as many translations as there are sentences.
+        """
+        if len(translations) != len(self.sentences):
+            raise ValueError(f"{len(translations)} translations for {len(self.sentences)} sentences")
+        pieces = [self.gaps[0]]
+        for number, translation in enumerate(translations):
+            pieces += [translation, self.gaps[number + 1]]
+            is_last = number + 1 == len(translations)
+            if not is_last and not self.gaps[number + 1] and self.needs_space(number, translations[number + 1]):
+                pieces.append(" ")
+        return "".join(pieces)
+
+    def needs_space(self, number: int, following: str) -> bool:
+        """After a sentence's punctuation, before a script that writes spaces; not inside a word that had to be cut."""
+        ends_inside_word = self.sentences[number][-1].isalnum()
+        return not ends_inside_word and unicodedata.east_asian_width(following[:1] or " ") not in ("W", "F")
+
+
+class TextSplitter:
+    """Splits texts of one language for a model that takes at most ``max_tokens`` at once.
+
+    Args:
+        language: BCP-47 code; a language without rules of its own is split by those of English.
+        max_tokens: of a sentence, the end token not counted; >= 1.
+        count_tokens: tokens of each of many strings. It is called with many strings at a time.
+    """
+
+    def __init__(self, language: str, max_tokens: int, count_tokens: Callable[[Sequence[str]], list[int]]) -> None:
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens ({max_tokens}) must be >= 1")
+        self.language = language.replace("_", "-").split("-")[0].lower()
+        self.max_tokens = max_tokens
+        self.count_tokens = count_tokens
+
+    def split(self, text: str) -> SplitText:
+        """The sentences of ``text``; a text without letters and digits has none and is one gap."""
+        spans, was_cut = self.fit(text, sentence_spans(text, self.language))
+        gaps, end = [], 0
+        for start, stop in spans:
+            gaps.append(text[end:start])
+            end = stop
+        return SplitText(tuple(text[start:stop] for start, stop in spans), (*gaps, text[end:]), was_cut)
+
+    def fit(self, text: str, spans: list[Span]) -> tuple[list[Span], bool]:
+        """Cuts what is too long until nothing is; True where something was cut.
+
+        Each round asks once for the tokens of all pieces it made. A piece of n times max_tokens becomes about n pieces
+        in one round, so there are few rounds, and time is linear in the text.
+        """
+        fitting: list[Span] = []
+        was_cut = False
+        while spans:
+            counts = self.count_tokens([text[start:stop] for start, stop in spans])
+            too_long = []
+            for span, count in zip(spans, counts, strict=True):
+                if count > self.max_tokens:
+                    too_long.append((span, count))
+                elif count > 0:  # the vocabulary may normalise a piece away altogether: layout, then
+                    fitting.append(span)
+            was_cut |= bool(too_long)
+            parts = [part for span, count in too_long for part in cut_long(text, span, count, self.max_tokens)]
+            spans = [trimmed for trimmed in (trim(text, part) for part in parts) if trimmed is not None]
+        return sorted(fitting), was_cut

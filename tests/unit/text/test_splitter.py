@@ -1,0 +1,268 @@
+"""Splitting and joining: nothing is lost, nothing is too long, layout comes back as it was."""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.text.splitter import SplitText, TextSplitter
+
+
+def count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def count_thirds(texts: Sequence[str]) -> list[int]:
+    """Like a vocabulary that knows pieces of three characters."""
+    return [-(-len(text) // 3) for text in texts]
+
+
+def split(text: str, language: str = "en", max_tokens: int = 100) -> SplitText:
+    return TextSplitter(language, max_tokens, count_words).split(text)
+
+
+def put_together(result: SplitText) -> str:
+    pieces = [result.gaps[0]]
+    for sentence, gap in zip(result.sentences, result.gaps[1:], strict=True):
+        pieces += [sentence, gap]
+    return "".join(pieces)
+
+
+LIKE_TEXT = st.lists(
+    st.sampled_from(
+        [
+            "Mr. Smith",
+            "came",
+            ". ",
+            "! ",
+            "? ",
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            "\r\n",
+            "\r",
+            "\u2028",
+            "\x0b",
+            "\xa0",
+            "\u200b",
+            "\0",
+        ]
+        + [
+            "- ",
+            "«",
+            "»",
+            '"',
+            "(",
+            ")",
+            "3.14",
+            "e.g.",
+            "https://a.example/b?c=d",
+            "これは。",
+            "漢字",
+            "、",
+            "é",
+            "e\u0301",
+        ]
+        + ["👩\u200d👩\u200d👧", "🇫🇷", "👍🏽", "שלום", "한글", ", ", "; ", "—", "\ufeff", "…"]
+    ),
+    max_size=60,
+).map("".join)
+
+
+class TestEveryText:
+    @given(
+        text=st.text() | LIKE_TEXT,
+        max_tokens=st.integers(1, 12),
+        language=st.sampled_from(["en", "fr", "ja", "xx", ""]),
+    )
+    def test_pieces_add_up_to_the_text(self, text: str, max_tokens: int, language: str) -> None:
+        result = TextSplitter(language, max_tokens, count_thirds).split(text)
+        assert put_together(result) == text
+
+    @given(text=st.text() | LIKE_TEXT, max_tokens=st.integers(1, 12))
+    def test_sentences_fit_and_are_trimmed(self, text: str, max_tokens: int) -> None:
+        result = TextSplitter("en", max_tokens, count_thirds).split(text)
+        for sentence in result.sentences:
+            assert sentence
+            assert sentence == sentence.strip()
+            assert count_thirds([sentence])[0] <= max_tokens
+            assert len(sentence.splitlines()) == 1
+            assert any(character.isalnum() for character in sentence)
+
+    @given(text=st.text() | LIKE_TEXT)
+    def test_no_letter_or_digit_is_left_out(self, text: str) -> None:
+        result = TextSplitter("en", 10_000, count_thirds).split(text)
+        assert not result.was_cut
+        assert not any(character.isalnum() for gap in result.gaps for character in gap)
+
+    @given(text=LIKE_TEXT, max_tokens=st.integers(1, 12))
+    def test_flag_says_whether_a_sentence_was_cut(self, text: str, max_tokens: int) -> None:
+        whole = TextSplitter("en", 10_000, count_thirds).split(text)
+        result = TextSplitter("en", max_tokens, count_thirds).split(text)
+        assert result.was_cut == any(count > max_tokens for count in count_thirds(whole.sentences))
+        if not result.was_cut:
+            assert result == whole
+
+
+class TestLayout:
+    @pytest.mark.parametrize(
+        "text", ["", " ", "\n\n", "\t \r\n", "\xa0\u3000", "---", "***", "!!!", "😀", "…", "\0", "- \n- "]
+    )
+    def test_nothing_to_translate(self, text: str) -> None:
+        assert split(text) == SplitText((), (text,), was_cut=False)
+        assert split(text).join([]) == text
+
+    @pytest.mark.parametrize(
+        ("text", "sentences", "gaps"),
+        [
+            ("One. Two.\r\n\r\nThree.\r\n", ("One.", "Two.", "Three."), ("", " ", "\r\n\r\n", "\r\n")),
+            ("    indented\n\tby a tab", ("indented", "by a tab"), ("    ", "\n\t", "")),
+            ("line one\nline two", ("line one", "line two"), ("", "\n", "")),
+            ("old Mac\rline", ("old Mac", "line"), ("", "\r", "")),
+            ("a\u2028b\x85c\x0bd\x0ce", ("a", "b", "c", "d", "e"), ("", "\u2028", "\x85", "\x0b", "\x0c", "")),
+            ("- milk\n- eggs\n  * ham", ("milk", "eggs", "ham"), ("- ", "\n- ", "\n  * ", "")),
+            ("> quoted\n> > twice", ("quoted", "twice"), ("> ", "\n> > ", "")),
+            ("One.   Two.", ("One.", "Two."), ("", "   ", "")),
+            ("One.\xa0Two.", ("One.", "Two."), ("", "\xa0", "")),
+            ("\ufeffHello.\u200b", ("Hello.",), ("\ufeff", "\u200b")),
+            ("Title\n-----\nText", ("Title", "Text"), ("", "\n-----\n", "")),
+            ("😀 Hello. 😀😀! Bye.", ("😀 Hello.", "Bye."), ("", " 😀😀! ", "")),
+            ("a\0b. C", ("a\0b.", "C"), ("", " ", "")),
+        ],
+    )
+    def test_stays_as_it_was(self, text: str, sentences: tuple[str, ...], gaps: tuple[str, ...]) -> None:
+        result = split(text)
+        assert (result.sentences, result.gaps) == (sentences, gaps)
+
+    def test_five_degrees_below_zero_are_no_list(self) -> None:
+        assert split("-5 degrees").sentences == ("-5 degrees",)
+
+
+class TestSentences:
+    @pytest.mark.parametrize(
+        "sentence",
+        [
+            "Mr. Smith paid 3.14 dollars.",
+            "See https://example.org/a.b?c=d.e for more.",
+            "Ask example.Org about it.",
+            'He said: "Stop! Now!"',
+            "It works, e.g. in this sentence.",
+            "Wait... what?",
+        ],
+    )
+    def test_one(self, sentence: str) -> None:
+        assert split(sentence).sentences == (sentence,)
+        assert split(f"{sentence} Then we left.").sentences == (sentence, "Then we left.")
+
+    def test_right_to_left(self) -> None:
+        assert split("שלום. מה שלומך?", "he").sentences == ("שלום.", "מה שלומך?")
+
+    def test_full_stops_without_space(self) -> None:
+        assert split("これは本です。あれは？「はい。」いいえ。", "ja").sentences[0] == "これは本です。"
+
+    def test_rules_of_the_language(self) -> None:
+        assert split("Das ist z.B. gut. Ja.", "de").sentences == ("Das ist z.B. gut.", "Ja.")
+        assert split("Das ist z.B. gut. Ja.", "de-AT").sentences == split("Das ist z.B. gut. Ja.", "de").sentences
+
+    def test_unknown_language_is_split_by_english_rules(self) -> None:
+        assert split("Mr. Smith came. He left.", "qqq") == split("Mr. Smith came. He left.", "en")
+
+    def test_lone_surrogate_is_kept(self) -> None:
+        text = "a \ud800 b. C."
+        assert put_together(split(text)) == text
+
+
+class TestLongSentences:
+    def test_cut_after_a_clause(self) -> None:
+        result = split("when the rain had stopped at last, we went out into the wet garden", max_tokens=10)
+        assert result.sentences == ("when the rain had stopped at last,", "we went out into the wet garden")
+        assert result.gaps == ("", " ", "")
+        assert result.was_cut
+
+    def test_cut_at_whitespace(self) -> None:
+        result = split("word " * 100, max_tokens=10)
+        assert result.was_cut
+        assert set("".join(result.sentences).replace("word", "")) <= {" "}
+        assert max(count_words(result.sentences)) <= 10
+        assert len(result.sentences) <= 20  # parts are not crumbs
+
+    def test_cut_inside_a_word(self) -> None:
+        result = TextSplitter("en", 10, count_thirds).split("x" * 1000)
+        assert "".join(result.sentences) == "x" * 1000
+        assert len(result.sentences) <= 60
+
+    @pytest.mark.parametrize(
+        "cluster", ["e\u0301", "👩\u200d👩\u200d👧", "👍🏽", "🇫🇷", "\u1112\u1161\u11ab", "न\u0940"]
+    )
+    def test_no_cut_inside_what_a_reader_sees_as_one(self, cluster: str) -> None:
+        text = "a" + cluster * 200
+        spans, end = [], 0
+        for start, stop in TextSplitter("en", 10, count_thirds).fit(text, [(0, len(text))])[0]:
+            assert (start - 1) % len(cluster) == 0 or start == 0
+            spans.append((start, stop))
+            end = stop
+        assert spans
+        assert end <= len(text)
+
+    def test_character_that_never_fits_is_left_as_it_is(self) -> None:
+        result = TextSplitter("en", 1, lambda texts: [5 * len(text) for text in texts]).split("ab c")
+        assert result == SplitText((), ("ab c",), was_cut=True)
+
+    def test_piece_without_tokens_is_layout(self) -> None:
+        assert TextSplitter("en", 5, lambda texts: [0 for _ in texts]).split("ab").sentences == ()
+
+    @pytest.mark.parametrize("text", ["x" * 1_000_000, "a b " * 250_000, "漢字" * 500_000, "a, " * 300_000], ids=len)
+    def test_work_is_linear(self, text: str) -> None:
+        """Counted in characters whose tokens were asked for: a few times the text, however long a sentence is."""
+        asked = 0
+
+        def count(texts: Sequence[str]) -> list[int]:
+            nonlocal asked
+            asked += sum(map(len, texts))
+            return count_thirds(texts)
+
+        assert put_together(TextSplitter("en", 100, count).split(text)) == text
+        assert asked <= 4 * len(text)
+
+    def test_tokens_are_asked_for_in_batches(self) -> None:
+        calls = 0
+
+        def count(texts: Sequence[str]) -> list[int]:
+            nonlocal calls
+            calls += 1
+            return count_words(texts)
+
+        TextSplitter("en", 10, count).split("A sentence of words. " * 2000 + "word " * 5000)
+        assert calls <= 6
+
+    def test_limit_below_one_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=re.escape("max_tokens (0) must be >= 1")):
+            TextSplitter("en", 0, count_words)
+
+
+class TestJoin:
+    def test_translations_take_the_places(self) -> None:
+        assert split("  One.\n\n- Two.  ").join(["Un.", "Deux."]) == "  Un.\n\n- Deux.  "
+
+    @given(text=LIKE_TEXT)
+    def test_gaps_are_kept(self, text: str) -> None:
+        result = TextSplitter("en", 10_000, count_thirds).split(text)
+        joined = result.join(["x"] * len(result.sentences))
+        for gap in result.gaps:
+            assert gap in joined
+
+    def test_touching_sentences_get_a_space_where_the_target_writes_spaces(self) -> None:
+        result = split("これは。あれは。", "ja")
+        assert result.join(["This is.", "That is."]) == "This is. That is."
+        assert result.join(["这是。", "那是。"]) == "这是。那是。"
+
+    def test_parts_of_a_word_get_none(self) -> None:
+        result = TextSplitter("en", 10, count_thirds).split("x" * 100)
+        assert result.join(result.sentences) == "x" * 100
+
+    def test_wrong_number_of_translations(self) -> None:
+        with pytest.raises(ValueError, match="1 translations for 2 sentences"):
+            split("One. Two.").join(["Un."])
