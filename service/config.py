@@ -1,0 +1,233 @@
+"""Every setting of the service: its meaning, its range, and where its value comes from.
+
+Defaults < TOML file (``--config``) < environment ``DRAGOMAN_*`` < flags. Knows: names, ranges and sources. Does not
+know: what uses a setting.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.decoding.options import MAX_BEAMS, DecodeOptions
+from service.engine.settings import EngineSettings
+from service.errors import ConfigurationError
+from service.transport.limits import Limits
+
+ENVIRONMENT_PREFIX = "DRAGOMAN_"
+# What Kubernetes puts into the environment of every container beside a Service named "dragoman"; not ours.
+_SERVICE_LINK = re.compile(r"DRAGOMAN_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "text")
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    """A field whose meaning is kept with it: `dragoman serve --help` prints it and a test requires it."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What `dragoman serve` runs with. Checked on construction, never changed.
+
+    Raises:
+        ConfigurationError: a value is out of its range; the message names the field and the value.
+    """
+
+    bundle: tuple[str, ...] = _setting((), "directories or zip files of the models to serve; none: the shipped model")
+    listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 picks a free one and prints it")
+    metrics_listen: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /livez and /readyz over HTTP; empty: off")
+    device: str = _setting("cpu", "where models run: cpu or cuda")
+    precision: str = _setting("auto", "arithmetic: auto, fp32, int8 or fp16; auto: the fastest the bundle has")
+    num_workers: int = _setting(0, "engine threads per model, 0 to 256; 0: chosen from the CPUs of this process")
+    threads_per_worker: int = _setting(0, "threads inside one step, 0 to 256; 0: CPUs of this process / workers")
+    max_rows: int = _setting(128, "rows (beams counted) of one worker's running batch, 1 to 65536")
+    max_queue_sentences: int = _setting(4096, "sentences that may wait; past it RESOURCE_EXHAUSTED")
+    max_queue_tokens: int = _setting(262_144, "source tokens that may wait; past it RESOURCE_EXHAUSTED")
+    num_beams: int = _setting(4, "beam width where a request names none, 1 to max_beams; 1: greedy")
+    length_penalty: float = _setting(1.0, "length penalty where a request names none, 0 to 5")
+    max_length: int = _setting(0, "target tokens per sentence where a request names none; 0: the model's limit")
+    max_texts: int = _setting(1024, "texts in one request; past it INVALID_ARGUMENT, as for the next five")
+    max_text_characters: int = _setting(100_000, "characters of one text")
+    max_request_characters: int = _setting(1_000_000, "characters of all texts of one request")
+    max_beams: int = _setting(MAX_BEAMS, f"beam width a request may ask for, 1 to {MAX_BEAMS}")
+    max_alternatives: int = _setting(MAX_BEAMS, f"alternatives a request may ask for, 1 to {MAX_BEAMS}")
+    max_stream_texts: int = _setting(64, "unfinished texts of one stream; past it the stream is read no further")
+    max_message_bytes: int = _setting(16 * 1024 * 1024, "bytes of one gRPC message; past it RESOURCE_EXHAUSTED")
+    max_open_calls: int = _setting(1024, "calls open at a time, streams included; past it RESOURCE_EXHAUSTED")
+    max_connection_age_s: float = _setting(300.0, "seconds until a connection is told to reconnect; 0: never")
+    keepalive_time_s: float = _setting(30.0, "seconds of silence until a client is checked for being there")
+    admit_grace_s: float = _setting(1.0, "seconds after SIGTERM in which calls are still taken (endpoints lag)")
+    drain_grace_s: float = _setting(30.0, "seconds after that in which accepted calls may finish")
+    reflection: bool = _setting(True, "whether the server describes its API to tools such as grpcurl")
+    log_level: str = _setting("info", "least level that is logged: debug, info, warning or error")
+    log_format: str = _setting("json", "json: one object a line; text: for eyes")
+
+    def __post_init__(self) -> None:
+        _require("log_level", self.log_level, self.log_level in LOG_LEVELS, f"be one of {', '.join(LOG_LEVELS)}")
+        _require("log_format", self.log_format, self.log_format in LOG_FORMATS, f"be one of {', '.join(LOG_FORMATS)}")
+        parse_address("listen", self.listen)
+        if self.metrics_listen:
+            parse_address("metrics_listen", self.metrics_listen)
+        for name in ("max_connection_age_s", "keepalive_time_s", "admit_grace_s", "drain_grace_s"):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value <= 86_400 and math.isfinite(value), "be in [0, 86400]")
+        _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
+        _require("max_open_calls", self.max_open_calls, self.max_open_calls >= 1, "be >= 1")
+        _require("num_beams", self.num_beams, self.num_beams <= self.max_beams, f"be <= max_beams ({self.max_beams})")
+        try:
+            _ = self.limits, self.engine, self.decode_defaults
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+
+    @property
+    def limits(self) -> Limits:
+        """What a request may ask for."""
+        return Limits(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Limits)})
+
+    @property
+    def engine(self) -> EngineSettings:
+        """How each model's engine runs."""
+        return EngineSettings(
+            device=self.device,
+            precision=self.precision,
+            num_workers=self.num_workers,
+            threads_per_worker=self.threads_per_worker,
+            max_rows=self.max_rows,
+            max_queue_sentences=self.max_queue_sentences,
+            max_queue_tokens=self.max_queue_tokens,
+        )
+
+    @property
+    def decode_defaults(self) -> DecodeOptions:
+        """What decode options mean where a request leaves them unset."""
+        return DecodeOptions(num_beams=self.num_beams, length_penalty=self.length_penalty, max_length=self.max_length)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, for the log line at start."""
+        return dataclasses.asdict(self)
+
+
+def load_config(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> ServiceConfig:
+    """Puts the sources together; flags that are None count as not given.
+
+    Raises:
+        ConfigurationError: a key is unknown (the nearest known one is named), a value has the wrong type or is out of
+            its range, or the file cannot be read.
+    """
+    values: dict[str, Any] = {}
+    if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
+        file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
+    if file is not None:
+        values.update(_read_file(file))
+    values.update(_read_environment(environment))
+    values.update({name: value for name, value in flags.items() if value is not None})
+    return ServiceConfig(**values)
+
+
+def parse_address(name: str, address: str) -> tuple[str, int]:
+    """Splits HOST:PORT, where an IPv6 host stands in brackets; the host comes back without them.
+
+    Raises:
+        ConfigurationError: it is not of that form; the message begins with the setting's name.
+    """
+    host, colon, port = address.rpartition(":")
+    is_valid = bool(host and colon) and port.isascii() and port.isdigit() and int(port) <= 65_535
+    if is_valid and ":" in host:
+        is_valid = host.startswith("[") and host.endswith("]")
+    _require(name, address, is_valid, "have the form HOST:PORT, such as 0.0.0.0:50051 or [::]:50051")
+    return host.strip("[]"), int(port)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration file {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not valid TOML: {error}") from None
+    fields = _fields()
+    values = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise ConfigurationError(f"{file}: unknown key {key!r}{_nearest(key, fields)}")
+        values[key] = _typed(f"{file}: {key}", fields[key], value)
+    return values
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    fields = _fields()
+    known = {ENVIRONMENT_PREFIX + name.upper(): field for name, field in fields.items()}
+    values = {}
+    for variable, text in environment.items():
+        is_ours = variable.startswith(ENVIRONMENT_PREFIX) and not _SERVICE_LINK.match(variable)
+        if not is_ours or variable == ENVIRONMENT_PREFIX + "CONFIG":
+            continue
+        if variable not in known:
+            raise ConfigurationError(f"unknown environment variable {variable}{_nearest(variable, known)}")
+        values[known[variable].name] = parse_text(variable, known[variable], text)
+    return values
+
+
+def parse_text(where: str, field: "dataclasses.Field[Any]", text: str) -> Any:
+    """The value that an environment variable's or a flag's text stands for.
+
+    Raises:
+        ConfigurationError: the text does not fit the field's type.
+    """
+    if isinstance(field.default, bool):
+        _require(where, text, text.lower() in _TRUE + _FALSE, "be true or false")
+        return text.lower() in _TRUE
+    if isinstance(field.default, tuple):
+        return tuple(part for part in text.split(os.pathsep) if part)
+    if isinstance(field.default, str):
+        return text
+    number: type[int] | type[float] = float if isinstance(field.default, float) else int
+    try:
+        return number(text)
+    except ValueError:
+        raise ConfigurationError(f"{where} ({text!r}) must be {_article(number)}") from None
+
+
+def _typed(where: str, field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Checks the type of a TOML value; only whole numbers pass for fractions and lists for tuples."""
+    expected = type(field.default)
+    if expected is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise ConfigurationError(f"{where} ({value!r}) must be {_article(expected)}")
+    return value
+
+
+def _article(kind: type) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        tuple: "a list of strings",
+    }
+    return names[kind]
+
+
+def _fields() -> "dict[str, dataclasses.Field[Any]]":
+    return {field.name: field for field in dataclasses.fields(ServiceConfig)}
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _require(name: str, value: object, condition: bool, must: str) -> None:
+    if not condition:
+        raise ConfigurationError(f"{name} ({value!r}) must {must}")

@@ -1,0 +1,186 @@
+"""Every metric in one place. Names begin with dragoman_, end in their base unit, and have bounded labels.
+
+Knows: Prometheus. Does not know: engine or gRPC; both call plain methods here.
+"""
+
+import threading
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from service.engine.request import ModelInfo
+
+# From one step of a small model (1 ms) to a long document (100 s).
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+_STEP_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 4)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_RATIO = (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1)
+
+
+class Metrics:
+    """All metrics of one process, in their own registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._make_transport_metrics()
+        self._make_engine_metrics()
+        self._make_process_metrics()
+
+    def _make_transport_metrics(self) -> None:
+        registry = self.registry
+        self._requests = Counter(
+            "dragoman_requests_total", "Calls answered, by method and gRPC code.", ["method", "code"], registry=registry
+        )
+        self._request_duration = Histogram(
+            "dragoman_request_duration_seconds", "From a call's arrival to its answer.", ["method"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._open_requests = Gauge("dragoman_open_requests", "Calls open now.", registry=registry)
+        self._texts = Counter("dragoman_texts_total", "Texts answered, by outcome.", ["outcome"], registry=registry)
+        self._split = Counter(
+            "dragoman_split_total", "Texts with a sentence longer than the model's limit.", registry=registry
+        )
+
+    def _make_engine_metrics(self) -> None:
+        registry = self.registry
+
+        def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, meaning, buckets=buckets, registry=registry)
+
+        def gauge(name: str, meaning: str) -> Gauge:
+            return Gauge(name, meaning, registry=registry)
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, labels, registry=registry)
+
+        self.queue_duration = histogram("dragoman_queue_duration_seconds", "A sentence's wait for a row.", _SECONDS)
+        self.first_token = histogram(
+            "dragoman_time_to_first_token_seconds", "From a sentence's submission to its first token.", _SECONDS
+        )
+        self.encoder = histogram("dragoman_encoder_seconds", "One encoder run.", _STEP_SECONDS)
+        self.decoder_step = histogram("dragoman_decoder_step_seconds", "One decoder step.", _STEP_SECONDS)
+        self.batch_rows = histogram("dragoman_batch_rows", "Rows of a decoder step.", _ROWS)
+        self.padding = histogram("dragoman_batch_padding_ratio", "Computed rows nobody needed.", _RATIO)
+        self.encoder_padding = histogram(
+            "dragoman_encoder_padding_ratio", "Encoded token places that hold padding.", _RATIO
+        )
+        self.active_rows = gauge("dragoman_active_rows", "Rows that belong to a sentence now.")
+        self.queue_sentences = gauge("dragoman_queue_sentences", "Sentences waiting for a row.")
+        self.queue_tokens = gauge("dragoman_queue_tokens", "Source tokens waiting for a row.")
+        self.queue_oldest = gauge("dragoman_queue_oldest_seconds", "Age of the sentence that waits longest.")
+        self.cache_bytes = gauge("dragoman_cache_bytes", "Memory held for attention keys and values.")
+        self.input_tokens = counter("dragoman_input_tokens_total", "Source tokens of answered sentences.")
+        self.output_tokens = counter("dragoman_output_tokens_total", "Target tokens of answered sentences.")
+        self.finished = counter("dragoman_finished_total", "Sentences answered, by finish reason.", "reason")
+        self.repetition = counter("dragoman_repetition_total", "Sentences stopped for repeating themselves.")
+        self.rejected = counter("dragoman_rejected_total", "Requests not taken, by reason.", "reason")
+        self.cancelled = counter("dragoman_cancelled_total", "Sentences given up, by stage.", "stage")
+
+    def _make_process_metrics(self) -> None:
+        self._model_load = Gauge(
+            "dragoman_model_load_seconds", "Loading and warming up a model.", ["model"], registry=self.registry
+        )
+        labels = ["name", "version", "source_language", "target_language", "precision", "device"]
+        self._model_info = Gauge("dragoman_model_info", "1 for each loaded model.", labels, registry=self.registry)
+        self._ready = Gauge("dragoman_ready", "1 while calls are taken.", registry=self.registry)
+        build = Gauge("dragoman_build_info", "1; the version is the label.", ["version"], registry=self.registry)
+        build.labels(package_version()).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    # Calls (service/transport)
+
+    def call_opened(self) -> None:
+        self._open_requests.inc()
+
+    def call_closed(self, method: str, code: str, duration_s: float) -> None:
+        """``method`` is one of the served methods or ``other``, never what a stranger sent."""
+        self._open_requests.dec()
+        self._requests.labels(method, code).inc()
+        self._request_duration.labels(method).observe(duration_s)
+
+    def text_answered(self, outcome: str, split: bool) -> None:
+        """``outcome`` is ``translated`` or an ErrorInfo reason."""
+        self._texts.labels(outcome).inc()
+        if split:
+            self._split.inc()
+
+    # Models and the process (service/app.py)
+
+    def model_loaded(self, info: ModelInfo, duration_s: float) -> None:
+        self._model_load.labels(info.name).set(duration_s)
+        languages = (info.source_language, info.target_language)
+        self._model_info.labels(info.name, info.version, *languages, info.precision, info.device).set(1)
+
+    def ready(self, is_ready: bool) -> None:
+        self._ready.set(int(is_ready))
+
+    def observer(self) -> "EngineMetrics":
+        """An observer for one engine; gauges of several engines add up."""
+        return EngineMetrics(self)
+
+
+class EngineMetrics:
+    """One engine's EngineObserver."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        # Gauge name -> what this engine last contributed to it.
+        self._contributed: dict[str, float] = {}
+
+    def _set(self, name: str, gauge: Gauge, value: float) -> None:
+        with self._lock:
+            gauge.inc(value - self._contributed.get(name, 0.0))
+            self._contributed[name] = value
+
+    def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None:
+        self._set("sentences", self._metrics.queue_sentences, num_sentences)
+        self._set("tokens", self._metrics.queue_tokens, num_tokens)
+        self._set("oldest", self._metrics.queue_oldest, oldest_s)
+
+    def dequeued(self, wait_s: float) -> None:
+        self._metrics.queue_duration.observe(wait_s)
+
+    def encoded(self, num_sentences: int, num_tokens: int, padded_tokens: int, duration_s: float) -> None:
+        self._metrics.encoder.observe(duration_s)
+        if padded_tokens:
+            self._metrics.encoder_padding.observe(1.0 - num_tokens / padded_tokens)
+
+    def first_token(self, delay_s: float) -> None:
+        self._metrics.first_token.observe(delay_s)
+
+    def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None:
+        self._metrics.batch_rows.observe(num_rows)
+        self._metrics.padding.observe(padding_ratio)
+        self._metrics.decoder_step.observe(duration_s)
+
+    def active_rows(self, num_rows: int) -> None:
+        self._set("rows", self._metrics.active_rows, num_rows)
+
+    def cache_bytes(self, num_bytes: int) -> None:
+        self._set("cache", self._metrics.cache_bytes, num_bytes)
+
+    def finished(self, reason: str, num_source_tokens: int, num_target_tokens: int) -> None:
+        self._metrics.finished.labels(reason).inc()
+        self._metrics.input_tokens.inc(num_source_tokens)
+        self._metrics.output_tokens.inc(num_target_tokens)
+        if reason == "repetition":
+            self._metrics.repetition.inc()
+
+    def rejected(self, reason: str) -> None:
+        self._metrics.rejected.labels(reason).inc()
+
+    def cancelled(self, stage: str) -> None:
+        self._metrics.cancelled.labels(stage).inc()
+
+
+def package_version() -> str:
+    """Version of the installed distribution; ``0+unknown`` when run from a tree that is not installed."""
+    try:
+        return version("dragoman")
+    except PackageNotFoundError:
+        return "0+unknown"
