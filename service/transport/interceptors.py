@@ -1,0 +1,141 @@
+"""Around every call of every service: its name, log line, metrics, and an answer whatever goes wrong.
+
+Knows: gRPC's handler shapes. Does not know: what a method does.
+
+grpc.aio by itself answers UNKNOWN with the exception's text, for a handler that raises and for bytes that do not parse.
+Both are caught here: ours become their own status, others INTERNAL without detail, unreadable bytes INVALID_ARGUMENT.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isasyncgenfunction
+from typing import Any
+
+import grpc
+
+from service.errors import EngineFailure, InvalidRequest, RequestError
+from service.metrics import Metrics
+from service.transport.admission import Admission
+from service.transport.request_ids import name_call
+from service.transport.status import abort, status_and_reason
+
+log = logging.getLogger("dragoman.calls")
+Context = grpc.aio.ServicerContext[Any, Any]
+OWN_SERVICE = "/dragoman.v1.TranslationService/"
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_MALFORMED = object()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps all handlers of a server; calls of TranslationService also pass its admission."""
+
+    def __init__(self, metrics: Metrics, admission: Admission) -> None:
+        self._metrics = metrics
+        self._admission = admission
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:  # gRPC answers UNIMPLEMENTED; a stranger's method name is no label for a metric.
+            return None
+        method: str = handler_call_details.method
+        kind = _kind(handler)
+        return handler._replace(
+            **{kind: self._wrapped(getattr(handler, kind), method, handler.request_streaming)},
+            request_deserializer=_guarded(handler.request_deserializer),
+        )
+
+    def _wrapped(self, behavior: Callable[..., Any], method: str, takes_stream: bool) -> Callable[..., Any]:
+        async def call(request: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                return await behavior(_checked(request, takes_stream), context)
+
+        async def call_generator(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._call(method, context):
+                async for response in behavior(_checked(request, takes_stream), context):
+                    yield response
+
+        return call_generator if isasyncgenfunction(behavior) else call
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        started = time.monotonic()
+        name_call(context)
+        self._metrics.call_opened()
+        code = "OK"
+        try:
+            async with AsyncExitStack() as stack:
+                if method.startswith(OWN_SERVICE):
+                    stack.enter_context(self._admission.admit())
+                yield
+            code = _code(context)
+        except asyncio.CancelledError:
+            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = _code(context)
+            raise
+        except Exception as error:
+            answer = _answer(error)
+            code = status_and_reason(answer)[0].name
+            await abort(context, answer)
+        finally:
+            duration_s = time.monotonic() - started
+            self._metrics.call_closed(method, code, duration_s)
+            facts = {"method": method, "code": code, "duration_ms": round(duration_s * 1000, 3)}
+            level = logging.INFO if method.startswith(OWN_SERVICE) else logging.DEBUG
+            log.log(level, "call", extra={"facts": facts})
+
+
+def _answer(error: Exception) -> RequestError:
+    """What the client is told; what it is not told goes to the log."""
+    if isinstance(error, RequestError) and not isinstance(error, EngineFailure):
+        return error
+    log.error("a call failed", exc_info=error)
+    return error if isinstance(error, EngineFailure) else EngineFailure()
+
+
+def _code(context: Context) -> str:
+    number: Any = context.code()
+    return _CODE_NAMES.get(number.value[0] if isinstance(number, grpc.StatusCode) else number or 0, "UNKNOWN")
+
+
+def _kind(handler: Any) -> str:
+    """Which of the handler's four functions is set."""
+    request = "stream" if handler.request_streaming else "unary"
+    response = "stream" if handler.response_streaming else "unary"
+    return f"{request}_{response}"
+
+
+def _guarded(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def deserialize(payload: bytes) -> Any:
+        try:
+            return deserializer(payload)
+        except Exception:  # protobuf's DecodeError, or UnicodeDecodeError, or what a later version raises
+            return _MALFORMED
+
+    return deserialize
+
+
+def _checked(request: Any, is_stream: bool) -> Any:
+    """The request; raises InvalidRequest, for a stream as late as its first message that does not parse."""
+    if not is_stream:
+        return _well_formed(request)
+
+    async def messages() -> AsyncIterator[Any]:
+        async for message in request:
+            yield _well_formed(message)
+
+    return messages()
+
+
+def _well_formed(message: Any) -> Any:
+    if message is _MALFORMED:
+        raise InvalidRequest("request", "the bytes are not a valid message of this method")
+    return message

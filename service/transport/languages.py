@@ -1,0 +1,59 @@
+"""Language codes (BCP-47, RFC 5646) and which model serves a requested pair.
+
+Knows: codes and the pairs of loaded models. Does not know: engines.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from service.engine.request import ModelInfo
+from service.errors import LanguagePairNotLoaded
+
+MAX_CODE_CHARACTERS = 35
+# language[-script][-region][-variant...]; extensions and private use have no meaning for a translation model.
+_CODE = re.compile(
+    r"(?P<language>[a-z]{2,3}|[a-z]{5,8})(?P<script>-[a-z]{4})?(-([a-z]{2}|\d{3}))?(-([a-z0-9]{5,8}|\d[a-z0-9]{3}))*",
+    re.IGNORECASE,
+)
+
+
+def is_language_code(code: str) -> bool:
+    """Whether it has the form of a BCP-47 code; not whether such a language exists."""
+    return len(code) <= MAX_CODE_CHARACTERS and code.isascii() and _CODE.fullmatch(code) is not None
+
+
+def fallbacks(code: str) -> Iterator[str]:
+    """The code itself, then ever less specific ones (RFC 4647, section 3.4), in lower case.
+
+    Ours differs in one point: a script is never dropped, since text in another script is not the same text:
+    "zh-Hant-TW" gives "zh-hant-tw", "zh-hant"; "en-US" gives "en-us", "en".
+    """
+    match = _CODE.fullmatch(code)
+    least = (match.end("script") if match and match["script"] else match.end("language")) if match else len(code)
+    current = code.lower()
+    while True:
+        yield current
+        if len(current) <= least:
+            return
+        current = current.rpartition("-")[0]
+
+
+def covers(model_code: str, requested: str) -> bool:
+    """Whether a model of ``model_code`` may take text of ``requested``: "en" covers "en-US", "en-US" not "en"."""
+    return model_code.lower() in fallbacks(requested)
+
+
+def choose_model(models: Iterable[ModelInfo], source: str, target: str) -> ModelInfo:
+    """The loaded model whose languages are nearest to the requested ones; the source decides first.
+
+    Raises:
+        LanguagePairNotLoaded: no model covers the pair; the message lists the pairs there are.
+    """
+    loaded = list(models)
+    for source_code in fallbacks(source):
+        for target_code in fallbacks(target):
+            for model in loaded:
+                if (model.source_language.lower(), model.target_language.lower()) == (source_code, target_code):
+                    return model
+    pairs = ", ".join(sorted({f"{model.source_language} to {model.target_language}" for model in loaded}))
+    raise LanguagePairNotLoaded(f"no loaded model translates {source} to {target}; loaded: {pairs or 'none'}")

@@ -1,0 +1,86 @@
+"""From the engine's answers to protobuf. Knows both forms. Does not know: calls."""
+
+from collections.abc import Iterable
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import FinishReason, ModelInfo, TextAnswer, TextResult
+from service.errors import RequestError
+from service.pb import translation_pb2 as pb
+from service.transport.limits import Limits
+from service.transport.status import text_error
+
+_FINISH_REASONS = {
+    FinishReason.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
+    FinishReason.LENGTH_LIMIT: pb.FINISH_REASON_LENGTH_LIMIT,
+    FinishReason.REPETITION: pb.FINISH_REASON_REPETITION,
+}
+
+
+def text_result(answer: TextAnswer, include_token_ids: bool) -> pb.TextResult:
+    """What became of one text."""
+    if isinstance(answer, RequestError):
+        return text_error(answer)
+    return pb.TextResult(
+        translation=_translation(answer, include_token_ids), finish_reason=_FINISH_REASONS[answer.finish_reason]
+    )
+
+
+def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOptions) -> pb.ListModelsResponse:
+    """What is loaded and what is allowed."""
+    return pb.ListModelsResponse(
+        models=[
+            pb.Model(
+                name=info.name,
+                version=info.version,
+                source_language=info.source_language,
+                target_language=info.target_language,
+                precision=info.precision,
+                device=info.device,
+                max_source_tokens=info.max_source_tokens,
+                max_target_tokens=info.max_target_tokens,
+            )
+            for info in infos
+        ],
+        limits=pb.Limits(
+            max_texts=limits.max_texts,
+            max_text_characters=limits.max_text_characters,
+            max_request_characters=limits.max_request_characters,
+            max_beams=limits.max_beams,
+            max_alternatives=limits.max_alternatives,
+            max_stream_texts=limits.max_stream_texts,
+            max_message_bytes=limits.max_message_bytes,
+        ),
+        defaults=pb.DecodeOptions(
+            num_beams=defaults.num_beams,
+            length_penalty=defaults.length_penalty,
+            num_alternatives=defaults.num_alternatives,
+            max_length=defaults.max_length,
+        ),
+    )
+
+
+def _translation(result: TextResult, include_token_ids: bool) -> pb.Translation:
+    alternatives = [
+        pb.Alternative(
+            text=alternative.text,
+            score=alternative.score,
+            token_ids=alternative.token_ids if include_token_ids else (),
+        )
+        for alternative in result.alternatives
+    ]
+    return pb.Translation(
+        text=result.text,
+        score=result.score,
+        num_source_tokens=result.num_source_tokens,
+        num_target_tokens=result.num_target_tokens,
+        num_sentences=result.num_sentences,
+        split=result.split,
+        # The result keeps only the most notable reason; a repetition may hide a length limit.
+        length_limited=result.finish_reason is FinishReason.LENGTH_LIMIT,
+        repetition_found=result.finish_reason is FinishReason.REPETITION,
+        alternatives=alternatives if len(alternatives) > 1 else (),
+        token_ids=result.alternatives[0].token_ids if include_token_ids else (),
+        timings=pb.StageTimings(
+            queue_s=result.timings.queue_s, encode_s=result.timings.encode_s, decode_s=result.timings.decode_s
+        ),
+    )

@@ -1,0 +1,128 @@
+"""The gRPC server: its port, its options, its services, and how it ends.
+
+Knows: grpc.aio. Does not know: where models come from (service/app.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.decoding.options import DecodeOptions
+from service.engine.translator import Translator
+from service.errors import ConfigurationError
+from service.metrics import Metrics
+from service.pb import translation_pb2_grpc as pb_grpc
+from service.transport.admission import Admission
+from service.transport.health import SERVICE, HealthServicer
+from service.transport.interceptors import CallInterceptor
+from service.transport.limits import Limits
+from service.transport.registry import ModelRegistry
+from service.transport.servicer import ServingState, TranslationServicer
+from service.transport.submission import Submitter
+
+# Time for answers that are already decided to reach their clients.
+_FLUSH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How the server deals with connections. Ranges are checked by service/config.py."""
+
+    listen: str
+    """HOST:PORT; port 0 picks a free one."""
+    max_open_calls: int = 1024
+    """Calls of TranslationService open at a time."""
+    max_connection_age_s: float = 300.0
+    """Seconds until a connection is told to reconnect, so that clients find new replicas (gRFC A9); 0: never."""
+    keepalive_time_s: float = 30.0
+    """Seconds of silence until a client is checked for being there."""
+    reflection: bool = True
+    """Whether the server describes its API."""
+
+
+class TranslationServer:
+    """Answers from start() on: health at once, translations once models are there."""
+
+    def __init__(self, options: ServerOptions, limits: Limits, defaults: DecodeOptions, metrics: Metrics) -> None:
+        self._options = options
+        self._admission = Admission(options.max_open_calls)
+        self._health = HealthServicer()
+        self._metrics = metrics
+        self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, Submitter())
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(metrics, self._admission)],
+            options=channel_options(options, limits.max_message_bytes),
+        )
+        servicer = TranslationServicer(self._state)
+        pb_grpc.add_TranslationServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if options.reflection:
+            names = [SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> int:
+        """Binds the port and begins to answer; returns the port.
+
+        Raises:
+            ConfigurationError: the address cannot be bound.
+        """
+        try:
+            port = self._server.add_insecure_port(self._options.listen)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise ConfigurationError(
+                f"cannot listen on {self._options.listen}: the port is busy or the host is not ours"
+            )
+        await self._health.set_ready(False)
+        await self._server.start()
+        return port
+
+    async def open(self, translators: Sequence[Translator]) -> None:
+        """Takes calls from now on, with these models.
+
+        Raises:
+            ConfigurationError: two of them are for the same calls.
+        """
+        self._state.models = ModelRegistry(translators)
+        self._admission.open()
+        await self._state_ready(True)
+
+    async def announce_end(self) -> None:
+        """Tells load balancers to send no more calls; those that come are still taken."""
+        await self._state_ready(False)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuses new calls and waits for the open ones; True if all were answered in time."""
+        self._admission.drain()
+        return await self._admission.wait_idle(timeout_s)
+
+    async def stop(self) -> None:
+        """Closes the port. Calls still open are ended after a short moment."""
+        await self._admission.wait_idle(_FLUSH_S)
+        await self._server.stop(_FLUSH_S if self._admission.num_open else 0.1)
+        self._state.submitter.close()
+
+    async def _state_ready(self, is_ready: bool) -> None:
+        self._metrics.ready(is_ready)
+        await self._health.set_ready(is_ready, [info.name for info in self._state.models.infos])
+
+
+def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tuple[str, int]]:
+    """gRPC's own settings; its names end in the unit, milliseconds."""
+    chosen = [
+        ("grpc.so_reuseport", 0),  # a busy port is an error instead of a port shared with a stranger
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),  # what was accepted is also answered
+        ("grpc.keepalive_time_ms", int(options.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+    if options.max_connection_age_s:
+        # No grace: the open calls of an old connection finish, however long they take.
+        chosen.append(("grpc.max_connection_age_ms", int(options.max_connection_age_s * 1000)))
+    return chosen

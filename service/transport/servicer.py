@@ -1,0 +1,110 @@
+"""The methods of TranslationService, each a few lines: read, ask, answer.
+
+Knows: which parts a call goes through. Does not know: gRPC errors (interceptors.py), limits (validation.py), engines.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import TextAnswer
+from service.errors import Cancelled, DeadlineExceeded, Draining, RequestError
+from service.metrics import Metrics
+from service.pb import translation_pb2 as pb
+from service.pb import translation_pb2_grpc as pb_grpc
+from service.transport.admission import Admission
+from service.transport.limits import Limits
+from service.transport.registry import ModelRegistry
+from service.transport.request_ids import rename_call
+from service.transport.responses import list_models, text_result
+from service.transport.status import status_and_reason
+from service.transport.submission import Submitter, deadline_of
+from service.transport.text_stream import TextStream
+from service.transport.validation import read_request
+
+Context = grpc.aio.ServicerContext[Any, Any]
+# Whoever gets one of these for any text sends the whole call again, or does not wait for it any more.
+_WHOLE_CALL = (Draining, DeadlineExceeded, Cancelled)
+
+
+@dataclass(slots=True)
+class ServingState:
+    """What calls work with. ``models`` is replaced as a whole when models are loaded."""
+
+    models: ModelRegistry
+    limits: Limits
+    defaults: DecodeOptions
+    admission: Admission
+    metrics: Metrics
+    submitter: Submitter
+
+
+class TranslationServicer(pb_grpc.TranslationServiceServicer):
+    """Raises RequestErrors; the interceptor turns them into statuses."""
+
+    def __init__(self, state: ServingState) -> None:
+        self._state = state
+
+    async def Translate(  # noqa: N802  # the contract's name
+        self, request: pb.TranslateRequest, context: Context
+    ) -> pb.TranslateResponse:
+        """Waits for all texts; fails as a whole where every text failed, or the server or the caller is leaving."""
+        state = self._state
+        texts, settings = read_request(request, state.limits, state.defaults)
+        request_id = rename_call(context, request.request_id)
+        translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
+        answers = await state.submitter.translate(translator, texts, settings, deadline_of(context))
+        for answer in answers:
+            count_answer(state.metrics, answer)
+        raise_common(answers)
+        info = translator.info
+        return pb.TranslateResponse(
+            results=[text_result(answer, settings.include_token_ids) for answer in answers],
+            request_id=request_id,
+            model=info.name,
+            model_version=info.version,
+            source_language=info.source_language,
+            target_language=info.target_language,
+        )
+
+    async def TranslateStream(  # noqa: N802  # the contract's name
+        self, requests: AsyncIterator[pb.TranslateStreamRequest], context: Context
+    ) -> None:
+        """Runs until the client has sent its last text and all are answered, or the server drains."""
+        state = self._state
+        stream = await TextStream.open(requests, context, state.models, state.limits, state.defaults)
+        await stream.run(state.submitter, state.admission.draining, lambda answer: count_answer(state.metrics, answer))
+
+    async def Score(  # noqa: N802  # the contract's name
+        self, request: pb.ScoreRequest, context: Context
+    ) -> pb.ScoreResponse:
+        """Not in this version: no bundle format with a score graph is served yet."""
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED, "this version of the server cannot score given translations; use Translate"
+        )
+        raise RuntimeError("abort returned. This is a bug.")
+
+    async def ListModels(  # noqa: N802  # the contract's name
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """Answers at once, from memory."""
+        return list_models(self._state.models.infos, self._state.limits, self._state.defaults)
+
+
+def raise_common(answers: Sequence[TextAnswer]) -> None:
+    """Raises the error that stands for the whole call, where there is one; others stay with their texts."""
+    errors = [answer for answer in answers if isinstance(answer, RequestError)]
+    for error in errors:
+        if isinstance(error, _WHOLE_CALL) or len(errors) == len(answers):
+            raise error
+
+
+def count_answer(metrics: Metrics, answer: TextAnswer) -> None:
+    """Counts one text."""
+    if isinstance(answer, RequestError):
+        metrics.text_answered(status_and_reason(answer)[1].lower(), split=False)
+    else:
+        metrics.text_answered("translated", split=answer.split)

@@ -1,0 +1,78 @@
+"""Hands texts to a translator without holding up the event loop, and takes them back when the caller leaves.
+
+Knows: deadlines, threads, tickets. Does not know: protobuf.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from service.engine.request import TextAnswer
+from service.engine.translator import Ticket, Translator
+from service.transport.answers import AnswerBuffer
+from service.transport.validation import Settings
+
+# Splitting and tokenizing take about a microsecond per character: up to here the loop does it itself within the time
+# that a change of threads would cost; past it other calls, health checks among them, would feel it.
+MAX_LOOP_CHARACTERS = 2_000
+
+
+class Submitter:
+    """Submits texts, long ones on a thread of its own pool."""
+
+    def __init__(self, num_threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="submit")
+
+    async def submit(
+        self,
+        translator: Translator,
+        texts: Sequence[str],
+        settings: Settings,
+        on_text: Callable[[int, TextAnswer], None],
+        deadline: float | None,
+    ) -> Ticket:
+        """As Translator.submit. Cancelled while a thread still submits, it cancels what comes of that."""
+
+        def submit() -> Ticket:
+            return translator.submit(texts, settings.options, on_text, priority=settings.priority, deadline=deadline)
+
+        if sum(map(len, texts)) <= MAX_LOOP_CHARACTERS:
+            return submit()
+        submission = self._pool.submit(submit)
+        try:
+            return await asyncio.wrap_future(submission)
+        except asyncio.CancelledError:
+            submission.add_done_callback(_cancel_ticket)
+            raise
+
+    async def translate(
+        self, translator: Translator, texts: Sequence[str], settings: Settings, deadline: float | None
+    ) -> list[TextAnswer]:
+        """Answers of all texts in their order; a caller who leaves frees what they hold."""
+        buffer = AnswerBuffer(asyncio.get_running_loop(), wake_at=len(texts))
+        ticket = await self.submit(translator, texts, settings, buffer.put, deadline)
+        try:
+            answers = await buffer.take()
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        return [answer for _, answer in sorted(answers, key=lambda item: item[0])]
+
+    def close(self) -> None:
+        """Lets the threads end when they are done."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def deadline_of(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:
+    """The call's deadline in time.monotonic() seconds; None: it has none."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+def _cancel_ticket(submission: "Future[Ticket]") -> None:
+    if not submission.cancelled() and submission.exception() is None:
+        submission.result().cancel()

@@ -1,0 +1,143 @@
+"""One TranslateStream call: reads texts as long as there is room, writes results as they finish.
+
+Knows: flow control. Does not know: gRPC's status codes, engines.
+
+Memory of a stream is bounded by ``max_stream_texts``: a text takes a slot before it is read and frees it after its
+result was written, so a client that reads slowly is read slowly.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import TextAnswer
+from service.engine.translator import Ticket, Translator
+from service.errors import Draining, InvalidRequest, RequestError
+from service.pb import translation_pb2 as pb
+from service.transport.answers import AnswerBuffer
+from service.transport.limits import Limits
+from service.transport.registry import ModelRegistry
+from service.transport.request_ids import rename_call
+from service.transport.responses import text_result
+from service.transport.submission import Submitter, deadline_of
+from service.transport.validation import Settings, read_config, read_text
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Requests = AsyncIterator[pb.TranslateStreamRequest]
+
+
+class TextStream:
+    """State of one stream; used on the event loop only, but for the buffer, which engines fill."""
+
+    def __init__(
+        self, requests: Requests, context: Context, translator: Translator, settings: Settings, limits: Limits
+    ) -> None:
+        self._requests = requests
+        self._context = context
+        self._translator = translator
+        self._settings = settings
+        self._limits = limits
+        self._deadline = deadline_of(context)
+        self._slots = asyncio.Semaphore(limits.max_stream_texts)
+        self._buffer = AnswerBuffer(asyncio.get_running_loop())
+        # Number of an open text -> the caller's id; as many as slots are taken, but for one that is being read.
+        self._open: dict[int, str] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._num_read = 0
+
+    @classmethod
+    async def open(
+        cls, requests: Requests, context: Context, models: ModelRegistry, limits: Limits, defaults: DecodeOptions
+    ) -> "TextStream":
+        """Reads the stream's first message.
+
+        Raises:
+            InvalidRequest, InvalidFields: it holds no config, or a wrong one. ModelNotFound, LanguagePairNotLoaded.
+        """
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("item") != "config":
+            raise InvalidRequest("config", "the first message of a stream must hold it")
+        settings = read_config(first.config, limits, defaults)
+        rename_call(context, first.config.request_id)
+        translator = models.choose(settings.model, settings.source_language, settings.target_language)
+        return cls(requests, context, translator, settings, limits)
+
+    async def run(self, submitter: Submitter, draining: asyncio.Event, on_answer: Callable[[TextAnswer], None]) -> None:
+        """Answers every text that was read, then returns.
+
+        Raises:
+            Draining: the server is shutting down; texts without a result were not taken. InvalidRequest: a message
+                holds no text.
+        """
+        reader = asyncio.create_task(self._read(submitter))
+        drain = asyncio.create_task(draining.wait())
+        for task in (reader, drain):
+            task.add_done_callback(lambda _: self._buffer.wake())
+        try:
+            while self._open or not (reader.done() or drain.done()):
+                for number, answer in await self._buffer.take():
+                    on_answer(answer)
+                    await self._write(number, answer)
+                if drain.done():
+                    reader.cancel()
+                    await asyncio.wait([reader])
+            if reader.done() and not reader.cancelled():
+                reader.result()
+            else:
+                raise Draining("the server is shutting down; send the texts without a result again, to another server")
+        finally:
+            await self._leave(reader, drain)
+
+    async def _read(self, submitter: Submitter) -> None:
+        while True:
+            await self._slots.acquire()
+            message = await anext(self._requests, None)
+            if message is None:
+                return
+            if message.WhichOneof("item") != "text":
+                raise InvalidRequest("text", "every message of a stream but the first must hold it")
+            await self._submit(submitter, message.text)
+
+    async def _submit(self, submitter: Submitter, item: pb.StreamText) -> None:
+        number, self._num_read = self._num_read, self._num_read + 1
+        self._open[number] = item.id
+        try:
+            text = read_text(item, self._limits)
+            ticket = await submitter.submit(
+                self._translator,
+                [text],
+                self._settings,
+                lambda _, answer: self._buffer.put(number, answer),
+                self._deadline,
+            )
+        except RequestError as error:
+            self._buffer.put(number, error)
+        except asyncio.CancelledError:
+            self._open.pop(number, None)  # Draining: the text was not taken, and the client is told so.
+            raise
+        else:
+            if number in self._open:
+                self._tickets[number] = ticket
+
+    async def _write(self, number: int, answer: TextAnswer) -> None:
+        name = self._open.get(number)
+        if name is None:
+            return
+        result = text_result(answer, self._settings.include_token_ids)
+        await self._context.write(pb.TranslateStreamResponse(id=name, result=result))
+        del self._open[number]
+        self._tickets.pop(number, None)
+        self._slots.release()
+
+    async def _leave(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Ends the stream's tasks and gives back what is still open, which is nothing unless the call broke off."""
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for ticket in self._tickets.values():
+            ticket.cancel()

@@ -1,0 +1,167 @@
+"""From protobuf to what the engine takes; every field that is out of its documented range is named.
+
+Knows: limits and field names. Does not know: models, the engine, gRPC calls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import Priority
+from service.errors import InvalidRequest
+from service.pb import translation_pb2 as pb
+from service.transport.languages import MAX_CODE_CHARACTERS, is_language_code
+from service.transport.limits import Limits
+from service.transport.request_ids import MAX_REQUEST_ID_CHARACTERS, is_request_id
+from service.transport.status import InvalidFields
+
+MAX_NAME_CHARACTERS = 128
+# Of a request with a thousand bad texts so many are named: the answer must fit into gRPC's metadata (8 kB).
+MAX_VIOLATIONS = 16
+_PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_BATCH: Priority.BATCH,
+}
+_OPTION_FIELDS = ("num_beams", "length_penalty", "num_alternatives", "max_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for all texts of a request or of a stream, after validation."""
+
+    source_language: str
+    target_language: str
+    model: str
+    options: DecodeOptions
+    priority: Priority
+    include_token_ids: bool
+
+
+class Violations:
+    """Collects what is wrong with a message, so that the caller learns of all of it at once."""
+
+    def __init__(self) -> None:
+        self._found: list[InvalidRequest] = []
+
+    def add(self, field: str, description: str) -> None:
+        if len(self._found) < MAX_VIOLATIONS:
+            self._found.append(InvalidRequest(field, description))
+
+    def raise_any(self) -> None:
+        """Raises InvalidRequest for one violation and InvalidFields for several."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            raise InvalidFields(self._found)
+
+
+def read_request(request: pb.TranslateRequest, limits: Limits, defaults: DecodeOptions) -> tuple[list[str], Settings]:
+    """Texts and settings of a request.
+
+    Raises:
+        InvalidRequest, InvalidFields: fields are out of their documented ranges.
+    """
+    violations = Violations()
+    texts = list(request.texts)
+    _check_texts(texts, limits, violations)
+    settings = _read_settings(request, "", limits, defaults, violations)
+    violations.raise_any()
+    return texts, settings
+
+
+def read_config(config: pb.StreamConfig, limits: Limits, defaults: DecodeOptions) -> Settings:
+    """Settings of a stream. Raises as read_request does."""
+    violations = Violations()
+    settings = _read_settings(config, "config.", limits, defaults, violations)
+    violations.raise_any()
+    return settings
+
+
+def read_text(text: pb.StreamText, limits: Limits) -> str:
+    """One text of a stream.
+
+    Raises:
+        InvalidRequest: its id or its text is out of its documented range.
+    """
+    if not 1 <= len(text.id) <= MAX_NAME_CHARACTERS:
+        raise InvalidRequest("text.id", f"length ({len(text.id)}) must be in [1, {MAX_NAME_CHARACTERS}]")
+    if len(text.text) > limits.max_text_characters:
+        raise InvalidRequest("text.text", _too_long(len(text.text), limits.max_text_characters))
+    return text.text
+
+
+def _check_texts(texts: Sequence[str], limits: Limits, violations: Violations) -> None:
+    if not texts:
+        violations.add("texts", "at least one text is needed")
+    if len(texts) > limits.max_texts:
+        violations.add("texts", f"number of texts ({len(texts)}) must be <= {limits.max_texts}; send several requests")
+        return
+    for index, text in enumerate(texts):
+        if len(text) > limits.max_text_characters:
+            violations.add(f"texts[{index}]", _too_long(len(text), limits.max_text_characters))
+    total = sum(map(len, texts))
+    if total > limits.max_request_characters:
+        violations.add(
+            "texts", f"characters together ({total}) must be <= {limits.max_request_characters}; send several requests"
+        )
+
+
+def _read_settings(
+    message: pb.TranslateRequest | pb.StreamConfig,
+    prefix: str,
+    limits: Limits,
+    defaults: DecodeOptions,
+    violations: Violations,
+) -> Settings:
+    for field in ("source_language", "target_language"):
+        _check_language(prefix + field, getattr(message, field), bool(message.model), violations)
+    if len(message.model) > MAX_NAME_CHARACTERS:
+        violations.add(f"{prefix}model", f"length ({len(message.model)}) must be <= {MAX_NAME_CHARACTERS}")
+    if message.request_id and not is_request_id(message.request_id):
+        violations.add(f"{prefix}request_id", f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters")
+    if message.priority not in _PRIORITIES:
+        violations.add(f"{prefix}priority", f"unknown value {int(message.priority)}")
+    return Settings(
+        source_language=message.source_language,
+        target_language=message.target_language,
+        model=message.model,
+        options=_read_options(message.options, f"{prefix}options.", limits, defaults, violations),
+        priority=_PRIORITIES.get(message.priority, Priority.INTERACTIVE),
+        include_token_ids=message.include_token_ids,
+    )
+
+
+def _check_language(field: str, code: str, is_optional: bool, violations: Violations) -> None:
+    if not code and not is_optional:
+        violations.add(field, "a language code is needed, such as 'en'")
+    elif len(code) > MAX_CODE_CHARACTERS:
+        violations.add(field, f"length ({len(code)}) must be <= {MAX_CODE_CHARACTERS}")
+    elif code and not is_language_code(code):
+        violations.add(field, f"{code!r} is not a BCP-47 language code such as 'en' or 'pt-BR'")
+
+
+def _read_options(
+    options: pb.DecodeOptions, prefix: str, limits: Limits, defaults: DecodeOptions, violations: Violations
+) -> DecodeOptions:
+    """The options, with the defaults filled in."""
+    given = {name: getattr(options, name) for name in _OPTION_FIELDS if options.HasField(name)}
+    num_beams = given.get("num_beams", defaults.num_beams)
+    ranges = {
+        "num_beams": (1, limits.max_beams),
+        "length_penalty": (0, 5),
+        "num_alternatives": (1, min(limits.max_alternatives, max(num_beams, 1))),
+        "max_length": (0, 2**31 - 1),
+    }
+    is_valid = True
+    for name, value in given.items():
+        least, most = ranges[name]
+        if not least <= value <= most:  # also refuses NaN
+            reason = f" (num_beams is {num_beams})" if name == "num_alternatives" and most == num_beams else ""
+            violations.add(prefix + name, f"{value} must be in [{least}, {most}]{reason}")
+            is_valid = False
+    return replace(defaults, **given) if is_valid else defaults
+
+
+def _too_long(length: int, limit: int) -> str:
+    return f"number of characters ({length}) must be <= {limit}; divide the text"

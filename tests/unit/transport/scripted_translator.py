@@ -1,0 +1,100 @@
+"""A translator that answers what a test wants, when it wants, from a thread of its own as the real one does."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import Alternative, FinishReason, ModelInfo, Priority, TextAnswer, TextResult, Timings
+from service.errors import Cancelled, Draining, RequestError
+
+
+def model_info(source: str = "en", target: str = "fr", name: str = "") -> ModelInfo:
+    name = name or f"{source}-{target}"
+    return ModelInfo(name, "1", source, target, "int8", "cpu", max_source_tokens=256, max_target_tokens=256)
+
+
+def result_of(text: str, num_alternatives: int = 1) -> TextResult:
+    """Upper case, so that a result tells which text it belongs to."""
+    alternatives = tuple(
+        Alternative(text.upper() + "'" * index, token_ids=(7 + index, 2), score=-0.5 - index)
+        for index in range(num_alternatives)
+    )
+    return TextResult(alternatives, FinishReason.END_TOKEN, 3, 2, 1, split=False, timings=Timings(0.1, 0.2, 0.3))
+
+
+class ScriptedTicket:
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.cancel = cancel
+
+
+class ScriptedTranslator:
+    """Answers every text with result_of(), unless a test scripts something else.
+
+    Attributes:
+        answers: text -> what it is answered with. refusal: what submit() raises. gate: answers wait until it is set.
+        submissions: (texts, options, priority, deadline) of every call of submit(). submitted, cancelled: set when that
+            has happened.
+    """
+
+    def __init__(self, info: ModelInfo | None = None) -> None:
+        self.info = info or model_info()
+        self.answers: dict[str, TextAnswer] = {}
+        self.refusal: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.submissions: list[tuple[list[str], DecodeOptions, Priority, float | None]] = []
+        self.submitted = threading.Event()
+        self.cancelled = threading.Event()
+        self._closed = False
+        self._engine = ThreadPoolExecutor(64)
+
+    def submit(
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions,
+        on_text: Callable[[int, TextAnswer], None],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+    ) -> ScriptedTicket:
+        if self.refusal is not None:
+            raise self.refusal
+        self.submissions.append((list(texts), options, priority, deadline))
+        is_cancelled = threading.Event()
+
+        def answer() -> None:
+            self.gate.wait()
+            for index, text in reversed(list(enumerate(texts))):
+                on_text(index, self._answer(text, options, is_cancelled.is_set()))
+
+        self._engine.submit(answer)
+        self.submitted.set()
+
+        def cancel() -> None:
+            is_cancelled.set()
+            self.cancelled.set()
+
+        return ScriptedTicket(cancel)
+
+    def _answer(self, text: str, options: DecodeOptions, is_cancelled: bool) -> TextAnswer:
+        if self._closed:
+            return Draining("the server stopped")
+        if is_cancelled:
+            return Cancelled("cancelled")
+        return self.answers.get(text) or result_of(text, options.num_alternatives)
+
+    def translate(self, texts: Sequence[str], options: DecodeOptions) -> list[TextResult]:
+        answers = [self._answer(text, options, False) for text in texts]
+        for answer in answers:
+            if isinstance(answer, RequestError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, TextResult)]
+
+    def drain(self, timeout_s: float) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._closed = True
+        self.gate.set()
+        self._engine.shutdown(wait=True)

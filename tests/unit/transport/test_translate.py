@@ -1,0 +1,267 @@
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from service.engine.request import Priority
+from service.errors import Draining, EngineFailure, Overloaded
+from service.pb import translation_pb2 as pb
+from tests.unit.transport.running_server import Running, request, with_server
+
+
+async def failure(call: object) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return caught.value
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, object]:
+    """google.rpc details by the name of their type."""
+    status = rpc_status.from_call(_AsCall(error))
+    found = {}
+    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+        for packed in status.details:
+            message = kind()
+            if packed.Unpack(message):
+                found[kind.__name__] = message
+    return found
+
+
+class _AsCall:
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code, self.details, self.trailing_metadata = error.code, error.details, error.trailing_metadata
+
+
+def test_results_come_in_the_order_of_the_texts_with_the_request_id():
+    async def check(server: Running) -> None:
+        response = await server.stub.Translate(request("one", "two", "three", request_id="mine"))
+        assert [result.translation.text for result in response.results] == ["ONE", "TWO", "THREE"]
+        assert (response.request_id, response.model, response.target_language) == ("mine", "en-fr", "fr")
+        translation = response.results[0].translation
+        assert translation.score == -0.5
+        assert (translation.num_source_tokens, translation.num_target_tokens, translation.num_sentences) == (3, 2, 1)
+        assert translation.timings == pb.StageTimings(queue_s=0.1, encode_s=0.2, decode_s=0.3)
+        assert response.results[0].finish_reason == pb.FINISH_REASON_END_TOKEN
+        assert not translation.alternatives
+        assert not translation.token_ids
+        assert server.sample("dragoman_texts_total", outcome="translated") == 3
+
+    with_server(check)
+
+
+def test_options_priority_and_deadline_reach_the_translator():
+    async def check(server: Running) -> None:
+        options = pb.DecodeOptions(num_beams=5, length_penalty=0.6, num_alternatives=3, max_length=40)
+        call = request("a", options=options, priority=pb.PRIORITY_BATCH, include_token_ids=True)
+        response = await server.stub.Translate(call, timeout=5)
+        (_, received, priority, deadline) = server.translator.submissions[0]
+        assert (received.num_beams, received.length_penalty, received.max_length) == (5, 0.6, 40)
+        assert priority is Priority.BATCH
+        assert deadline is not None
+        assert [(item.text, list(item.token_ids)) for item in response.results[0].translation.alternatives] == [
+            ("A", [7, 2]),
+            ("A'", [8, 2]),
+            ("A''", [9, 2]),
+        ]
+
+        await server.stub.Translate(request("b"))
+        assert server.translator.submissions[1][1].num_beams == 4
+        assert server.translator.submissions[1][3] is None
+
+    with_server(check)
+
+
+def test_one_bad_text_does_not_fail_its_neighbours():
+    async def check(server: Running) -> None:
+        server.translator.answers["bad"] = EngineFailure()
+        response = await server.stub.Translate(request("good", "bad"))
+        good, bad = response.results
+        assert good.translation.text == "GOOD"
+        assert (bad.error.code, bad.error.reason) == (grpc.StatusCode.INTERNAL.value[0], "INTERNAL")
+        assert bad.finish_reason == pb.FINISH_REASON_ERROR
+
+    with_server(check)
+
+
+def test_a_call_fails_when_all_texts_fail_or_one_may_be_sent_again():
+    async def check(server: Running) -> None:
+        server.translator.answers |= {"bad": EngineFailure(), "gone": Draining("the server stopped")}
+        assert (await failure(server.stub.Translate(request("bad")))).code() is grpc.StatusCode.INTERNAL
+        assert (await failure(server.stub.Translate(request("good", "gone")))).code() is grpc.StatusCode.UNAVAILABLE
+
+    with_server(check)
+
+
+def test_texts_too_long_for_the_event_loop_go_the_same_way():
+    async def check(server: Running) -> None:
+        long_text = "word " * 2_000
+        response = await server.stub.Translate(request(long_text))
+        assert response.results[0].translation.text == long_text.upper()
+
+    with_server(check)
+
+
+def test_overload_says_when_to_come_back():
+    async def check(server: Running) -> None:
+        server.translator.refusal = Overloaded("the queue is full", retry_after_s=0.25)
+        error = await failure(server.stub.Translate(request("a")))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        found = details(error)
+        assert found["RetryInfo"] == error_details_pb2.RetryInfo(
+            retry_delay=duration_pb2.Duration(nanos=250_000_000)
+        )
+        assert found["ErrorInfo"].reason == "OVERLOADED"
+        assert ("grpc-retry-pushback-ms", "250") in list(error.trailing_metadata())
+        assert server.sample(
+            "dragoman_requests_total", method="/dragoman.v1.TranslationService/Translate", code="RESOURCE_EXHAUSTED"
+        ) == 1  # fmt: skip
+
+    with_server(check)
+
+
+def test_calls_past_the_limit_are_refused_and_the_place_is_given_back():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        first = server.stub.Translate(request("a"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        assert (await failure(server.stub.Translate(request("b")))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        server.translator.gate.set()
+        await first
+        await server.stub.Translate(request("b"))
+
+    with_server(check, max_open_calls=1)
+
+
+def test_draining_refuses_new_calls_and_finishes_open_ones():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        accepted = server.stub.Translate(request("a"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        await server.server.announce_end()
+        draining = asyncio.create_task(server.server.drain(5))
+        await asyncio.sleep(0)  # lets drain() close the gate
+        error = await failure(server.stub.Translate(request("b")))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata())
+        assert not draining.done()
+        server.translator.gate.set()
+        assert (await accepted).results[0].translation.text == "A"
+        assert await draining
+
+    with_server(check)
+
+
+def test_a_caller_who_leaves_frees_the_work():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        call = server.stub.Translate(request("a"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        call.cancel()
+        assert await asyncio.to_thread(server.translator.cancelled.wait, 5)
+
+    with_server(check)
+
+
+def test_a_passed_deadline_frees_the_work():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        error = await failure(server.stub.Translate(request("a"), timeout=0.2))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await asyncio.to_thread(server.translator.cancelled.wait, 5)
+
+    with_server(check)
+
+
+def test_text_of_an_unexpected_exception_never_leaves_the_server():
+    async def check(server: Running) -> None:
+        server.translator.refusal = RuntimeError("secret path /var/lib")
+        error = await failure(server.stub.Translate(request("a")))
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in (error.details() or "")
+        assert "secret" not in str(list(error.trailing_metadata()))
+
+    with_server(check)
+
+
+def test_bytes_that_do_not_parse_are_the_callers_fault():
+    async def check(server: Running) -> None:
+        for method in (
+            "/dragoman.v1.TranslationService/Translate",
+            "/dragoman.v1.TranslationService/ListModels",
+            "/grpc.health.v1.Health/Check",
+        ):
+            error = await failure(server.channel.unary_unary(method)(b"\xff\xff\xff\xff"))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, method
+            assert details(error)["BadRequest"].field_violations[0].field == "request"
+
+    with_server(check)
+
+
+def test_every_bad_field_is_named():
+    async def check(server: Running) -> None:
+        options = pb.DecodeOptions(num_beams=17)
+        error = await failure(server.stub.Translate(request("ok", source_language="english!", options=options)))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        violations = details(error)["BadRequest"].field_violations
+        assert [violation.field for violation in violations] == ["source_language", "options.num_beams"]
+
+    with_server(check)
+
+
+def test_models_are_found_by_pair_and_by_name():
+    async def check(server: Running) -> None:
+        assert (await server.stub.Translate(request("a", source_language="en-GB"))).source_language == "en"
+        named = pb.TranslateRequest(texts=["a"], model="en-fr")
+        assert (await server.stub.Translate(named)).target_language == "fr"
+        other = await failure(server.stub.Translate(request("a", target_language="de")))
+        assert other.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "en to fr" in (other.details() or "")
+        unknown = await failure(server.stub.Translate(request("a", model="nobody")))
+        assert unknown.code() is grpc.StatusCode.NOT_FOUND
+        wrong = await failure(server.stub.Translate(request("a", model="en-fr", target_language="de")))
+        assert wrong.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    with_server(check)
+
+
+def test_the_request_id_of_the_metadata_comes_back():
+    async def check(server: Running) -> None:
+        call = server.stub.Translate(request("a"), metadata=(("x-request-id", "from-metadata"),))
+        assert (await call).request_id == "from-metadata"
+        assert ("x-request-id", "from-metadata") in list(await call.trailing_metadata())
+        error = await failure(server.stub.Translate(request(), metadata=(("x-request-id", "of-a-failure"),)))
+        assert ("x-request-id", "of-a-failure") in list(error.trailing_metadata())
+        assert (await server.stub.Translate(request("a"))).request_id
+
+    with_server(check)
+
+
+def test_score_says_that_it_is_not_there():
+    async def check(server: Running) -> None:
+        error = await failure(server.stub.Score(pb.ScoreRequest()))
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "Translate" in (error.details() or "")
+
+    with_server(check)
+
+
+def test_models_limits_and_defaults_are_listed():
+    async def check(server: Running) -> None:
+        response = await server.stub.ListModels(pb.ListModelsRequest())
+        assert [(model.name, model.precision, model.max_source_tokens) for model in response.models] == [
+            ("en-fr", "int8", 256)
+        ]
+        assert response.limits.max_texts == 1024
+        assert response.defaults.num_beams == 4
+        for message in (response.limits, response.defaults):
+            unset = [field.name for field in message.DESCRIPTOR.fields if field.name not in dict_of(message)]
+            assert unset == []
+
+    with_server(check)
+
+
+def dict_of(message: object) -> set[str]:
+    return {field.name for field, _ in message.ListFields()}  # type: ignore[attr-defined]
