@@ -11,6 +11,7 @@ unpickling code). The first three are all that export and fine-tuning need.
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.config import ModelConfig, TrainingConfigError, read_section
+from model.config import ModelConfig
+from model.sections import read_section
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
 
@@ -50,15 +52,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def save(
-    folder: Path, weights: dict[str, Tensor], tokenizer: Tokenizer, description: Description, training: dict[str, Any] | None
+    folder: Path,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    description: Description,
+    training: dict[str, Any] | None,
 ) -> None:
-    """Writes beside the place, then renames: after a crash at any moment ``folder`` is the old one, the new one or absent."""
+    """Writes a checkpoint beside its place, then renames: after a crash at any moment ``folder`` is the old or the new.
+
+    Between two renames the old one may be called ``folder.old``: ``recover`` gives it its name back.
+    """
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     stored = {name: tensor.detach().float().contiguous() for name, tensor in weights.items()}
     if description.model.tie_embeddings:
-        del stored["target_embedding.weight"]
+        stored.pop("target_embedding.weight", None)
     save_file(stored, temporary / "model.safetensors")
     (temporary / "vocabulary.spm").write_bytes(tokenizer.model)
     (temporary / "config.json").write_text(json.dumps(dataclasses.asdict(description), indent=2) + "\n")
@@ -67,24 +76,45 @@ def save(
     for file in temporary.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+    sync_folder(temporary)
+    old = folder.with_name(folder.name + ".old")
     if folder.exists():
-        shutil.rmtree(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     temporary.rename(folder)
     sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Undoes a ``save`` that was interrupted between its two renames."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def read_description(folder: Path) -> Description:
+    """What config.json says.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     try:
         values = json.loads((folder / "config.json").read_text())
         model = read_section(ModelConfig, values.pop("model"), "model")
         return Description(model=model, **(values | {"corpora": tuple(values["corpora"])}))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json") from error
-    except (KeyError, TypeError, ValueError, TrainingConfigError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights by name, float32; a tied embedding under both its names.
+
+    Raises:
+        CheckpointError: model.safetensors is missing or damaged.
+    """
     try:
         weights = load_file(folder / "model.safetensors")
     except Exception as error:  # safetensors raises its own type for truncation, OSError for absence
@@ -115,22 +145,38 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer, Description]:
 
 
 def load_training(folder: Path) -> dict[str, Any]:
+    """What else a run needs to go on.
+
+    Raises:
+        CheckpointError: training.pt is missing or damaged.
+    """
     try:
         state: dict[str, Any] = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no training.pt: it can be exported but not resumed") from error
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{folder / 'training.pt'} is damaged: {error}") from error
     return state
 
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir() and not path.name.endswith(".partial"))
+    return sorted(path for path in folder.glob("step-*") if path.is_dir() and not path.suffix)
 
 
 def average(folders: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of the weights of several checkpoints (section 6.1 of the paper averages the last 5)."""
-    total: dict[str, Tensor] = {}
-    for folder in folders:
-        for name, tensor in load_weights(folder).items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    """The mean of the weights of several checkpoints (section 6.1 of the paper averages the last 5).
+
+    Raises:
+        CheckpointError: there is none, one cannot be read, or they are not of the same model.
+    """
+    if not folders:
+        raise CheckpointError("there is no checkpoint to average")
+    total = {name: tensor.double() for name, tensor in load_weights(folders[0]).items()}
+    for folder in folders[1:]:
+        weights = load_weights(folder)
+        if {name: w.shape for name, w in weights.items()} != {name: t.shape for name, t in total.items()}:
+            raise CheckpointError(f"{folder} and {folders[0]} do not have the same weights")
+        for name, tensor in weights.items():
+            total[name] += tensor.double()
     return {name: (tensor / len(folders)).float() for name, tensor in total.items()}

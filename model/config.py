@@ -1,26 +1,16 @@
-"""What a model and a training run are made of: frozen dataclasses, read from one TOML file.
+"""What a model and a training run are made of: frozen dataclasses.
 
-Knows: every option, its default and its range. Does not know: what any of them does to a tensor.
+Knows: every option, its default and its range. Does not know: files (model/recipe.py reads them), or what an option
+does to a tensor.
 """
 
-import dataclasses
-import difflib
-import tomllib
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
 
-Section = TypeVar("Section")
+from model.sections import require
 
-
-class TrainingConfigError(ValueError):
-    """An option of a training configuration is unknown, of the wrong type or out of range."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise TrainingConfigError(message)
+CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +51,11 @@ class ModelConfig:
     """A learned number per piece, added to the logits (Marian has it)."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "model_width", "num_heads", "feed_forward_width", "max_positions"):
+        sizes = ("vocab_size", "model_width", "num_heads", "feed_forward_width", "max_positions")
+        for name in (*sizes, "num_encoder_layers", "num_decoder_layers"):
             require(getattr(self, name) >= 1, f"model.{name} ({getattr(self, name)}) must be >= 1")
-        for name in ("num_encoder_layers", "num_decoder_layers"):
-            require(getattr(self, name) >= 1, f"model.{name} ({getattr(self, name)}) must be >= 1")
+        require(self.norm_epsilon > 0, f"model.norm_epsilon ({self.norm_epsilon}) must be > 0")
+        require(self.position_offset >= 0, f"model.position_offset ({self.position_offset}) must be >= 0")
         require(self.model_width % 2 == 0, f"model.model_width ({self.model_width}) must be even")
         require(
             self.model_width % self.num_heads == 0,
@@ -84,7 +75,7 @@ class CorpusConfig:
     """One parallel corpus and how it is cleaned."""
 
     name: str
-    """What messages call it."""
+    """What messages and the run's folder call it: letters, digits, full stop, hyphen, underscore."""
     tsv: str | None = None
     """File with source TAB target a line; or give ``source`` and ``target``. .gz, .bz2 and .xz are unpacked."""
     source: str | None = None
@@ -105,11 +96,16 @@ class CorpusConfig:
     """Use only the first so many fit pairs."""
 
     def __post_init__(self) -> None:
-        two_files = self.source is not None and self.target is not None
+        where = f"corpus {self.name!r}"
         require(
-            (self.tsv is not None) != two_files, f"corpus {self.name!r}: give either 'tsv', or 'source' and 'target'"
+            CORPUS_NAME.fullmatch(self.name) is not None, f"{where}: the name must be letters, digits, '.', '_', '-'"
         )
-        require(self.weight > 0, f"corpus {self.name!r}: weight ({self.weight}) must be > 0")
+        given = tuple(key for key in ("tsv", "source", "target") if getattr(self, key) is not None)
+        require(given in (("tsv",), ("source", "target")), f"{where}: give either 'tsv', or 'source' and 'target'")
+        require(self.max_tokens >= 1, f"{where}: max_tokens ({self.max_tokens}) must be >= 1")
+        require(self.max_length_ratio >= 1, f"{where}: max_length_ratio ({self.max_length_ratio}) must be >= 1")
+        require(self.max_pairs is None or self.max_pairs >= 1, f"{where}: max_pairs ({self.max_pairs}) must be >= 1")
+        require(self.weight > 0, f"{where}: weight ({self.weight}) must be > 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +122,13 @@ class VocabularyConfig:
     """Share of characters that get a piece of their own; the rest is spelled in bytes."""
     max_sentences: int = 500_000
     """Sentences sampled to learn it from."""
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"vocabulary.size ({self.size}) must be >= 1")
+        require(self.type in ("unigram", "bpe"), f"vocabulary.type ({self.type}) must be unigram or bpe")
+        coverage = self.character_coverage
+        require(0 < coverage <= 1, f"vocabulary.character_coverage ({coverage}) must be in (0, 1]")
+        require(self.max_sentences >= 1, f"vocabulary.max_sentences ({self.max_sentences}) must be >= 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class OptimizerConfig:
     epsilon: float = 1e-9
     """Adam's guard against division by zero."""
     weight_decay: float = 0.0
-    """Decoupled weight decay on matrices."""
+    """Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101) on every weight."""
     max_gradient_norm: float = 1.0
     """Gradients are scaled down to this length; 0: never."""
     label_smoothing: float = 0.1
@@ -164,6 +167,11 @@ class OptimizerConfig:
         require(self.peak_learning_rate > 0, f"optimizer.peak_learning_rate ({self.peak_learning_rate}) must be > 0")
         require(self.warmup_steps >= 1, f"optimizer.warmup_steps ({self.warmup_steps}) must be >= 1")
         require(0 <= self.label_smoothing < 1, f"optimizer.label_smoothing ({self.label_smoothing}) must be in [0, 1)")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"optimizer.{name} ({getattr(self, name)}) must be in [0, 1)")
+        require(self.epsilon > 0, f"optimizer.epsilon ({self.epsilon}) must be > 0")
+        for name in ("weight_decay", "max_gradient_norm"):
+            require(getattr(self, name) >= 0, f"optimizer.{name} ({getattr(self, name)}) must be >= 0")
         require(0 < self.decay_share <= 1, f"optimizer.decay_share ({self.decay_share}) must be in (0, 1]")
 
 
@@ -189,8 +197,6 @@ class RunConfig:
     """cpu, cuda or auto."""
     precision: str = "bf16"
     """bf16 (autocast; weights and their sums stay float32) or fp32."""
-    compile: bool = False
-    """torch.compile the encoder and decoder."""
     log_every: int = 50
     """Steps between log lines."""
     validate_every: int = 1000
@@ -207,6 +213,15 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_tokens", "accumulate", "log_every", "validate_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"run.{name} ({getattr(self, name)}) must be >= 1")
+        for name in ("seed", "patience", "sample_sentences"):
+            require(getattr(self, name) >= 0, f"run.{name} ({getattr(self, name)}) must be >= 0")
+        require(self.checkpoint_every_s > 0, f"run.checkpoint_every_s ({self.checkpoint_every_s}) must be > 0")
+        for name in ("source_language", "target_language"):
+            code = getattr(self, name)
+            require(
+                LANGUAGE_CODE.fullmatch(code) is not None, f"run.{name} ({code!r}) must be a BCP-47 code such as en"
+            )
+        require(bool(self.folder), "run.folder must not be empty")
         require(self.device in ("auto", "cpu", "cuda"), f"run.device ({self.device}) must be auto, cpu or cuda")
         require(self.precision in ("bf16", "fp32"), f"run.precision ({self.precision}) must be bf16 or fp32")
 
@@ -222,67 +237,19 @@ class TrainingConfig:
     train: tuple[CorpusConfig, ...] = ()
     validation: tuple[CorpusConfig, ...] = ()
 
-
-def read_section(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
-    """A dataclass from a TOML table.
-
-    Raises:
-        TrainingConfigError: a key that does not exist (the nearest one is named), one that is missing or out of range.
-    """
-    known = {f.name: f for f in dataclasses.fields(section)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise TrainingConfigError(f"{where}.{key} is unknown{hint}")
-    missing = dataclasses.MISSING
-    for name, f in known.items():
-        if name not in values and f.default is missing and f.default_factory is missing:
-            raise TrainingConfigError(f"{where}.{name} is missing")
-    try:
-        return section(**values)
-    except TypeError as error:
-        raise TrainingConfigError(f"{where}: a value has the wrong type ({error})") from error
-
-
-def resolve_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """File names in a corpus table are relative to the TOML file; ``~`` and ``$VARIABLES`` are expanded."""
-    import os
-
-    keys = [key for key in ("tsv", "source", "target") if isinstance(values.get(key), str)]
-    return values | {key: str(base / Path(os.path.expandvars(values[key])).expanduser()) for key in keys}
-
-
-def read_training_config(path: Path) -> TrainingConfig:
-    """The run that ``path`` describes.
-
-    Raises:
-        TrainingConfigError: the file is not TOML, or an option is unknown, missing or out of range.
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingConfigError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise TrainingConfigError(f"{path} is not valid TOML: {error}") from error
-    known = {"run", "model", "vocabulary", "optimizer", "train", "validation"}
-    for name in tables.keys() - known:
-        raise TrainingConfigError(f"[{name}] is unknown; known are {', '.join(sorted(known))}")
-    corpora = {
-        part: tuple(
-            read_section(CorpusConfig, resolve_paths(table, path.parent), f"{part}[{number}]")
-            for number, table in enumerate(tables.get(part, []))
-        )
-        for part in ("train", "validation")
-    }
-    require(bool(corpora["train"]), "at least one [[train]] corpus is needed")
-    require(bool(corpora["validation"]), "at least one [[validation]] corpus is needed")
-    vocabulary = read_section(VocabularyConfig, tables.get("vocabulary", {}), "vocabulary")
-    model = {"vocab_size": vocabulary.size} | tables.get("model", {})
-    return TrainingConfig(
-        run=read_section(RunConfig, tables.get("run", {}), "run"),
-        model=read_section(ModelConfig, model, "model"),
-        vocabulary=vocabulary,
-        optimizer=read_section(OptimizerConfig, tables.get("optimizer", {}), "optimizer"),
-        **corpora,
-    )
+    def __post_init__(self) -> None:
+        for part, corpora in (("train", self.train), ("validation", self.validation)):
+            require(bool(corpora), f"at least one [[{part}]] corpus is needed")
+            names = [corpus.name for corpus in corpora]
+            require(len(set(names)) == len(names), f"[[{part}]]: two corpora have the same name: {', '.join(names)}")
+            for corpus in corpora:
+                require(
+                    corpus.max_tokens < self.model.max_positions,
+                    f"corpus {corpus.name!r}: max_tokens ({corpus.max_tokens}) and an end token must fit "
+                    f"model.max_positions ({self.model.max_positions})",
+                )
+        if self.vocabulary.model is None:
+            require(
+                self.model.vocab_size == self.vocabulary.size,
+                f"model.vocab_size ({self.model.vocab_size}) must be vocabulary.size ({self.vocabulary.size})",
+            )

@@ -1,9 +1,9 @@
 """Batches of token ids for training and validation.
 
-Knows: mixing corpora by weight, shuffling, batching by length, padding, where it stands. Does not know: text, the model.
+Knows: mixing corpora by weight, shuffling, batching by length, padding, where it stands. Does not know: text, models.
 
-The stream is cut into chunks. Chunk c is a pure function of (seed, c): which pairs it holds, how they are batched and in
-what order. A position is (chunk, batch in it), so a run that resumes sees exactly the batches it would have seen.
+The stream is cut into chunks. Chunk c is a pure function of (seed, c): which pairs it holds, how they are batched and
+in what order. A position is (chunk, batch in it), so a run that resumes sees exactly the batches it would have seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.corpus import TokenStore
+from model.token_store import TokenStore
 
 PAIRS_PER_CHUNK = 50_000
 
@@ -37,18 +37,23 @@ class Batch:
     num_target_tokens: int
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (t.to(device, non_blocking=True) for t in (self.source, self.source_lengths, self.target_in, self.target_out))
-        return Batch(*moved, self.num_target_tokens)
+        arrays = (self.source, self.source_lengths, self.target_in, self.target_out)
+        source, lengths, target_in, target_out = (array.to(device, non_blocking=True) for array in arrays)
+        return Batch(source, lengths, target_in, target_out, self.num_target_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
+    """Ids of the tokens that stand for no text."""
+
     pad: int
     start: int
     end: int
 
 
-def make_batch(sources: Sequence[NDArray[np.generic]], targets: Sequence[NDArray[np.generic]], special: SpecialTokens) -> Batch:
+def make_batch(
+    sources: Sequence[NDArray[np.generic]], targets: Sequence[NDArray[np.generic]], special: SpecialTokens
+) -> Batch:
     width_in = max(map(len, sources)) + 1
     width_out = max(map(len, targets)) + 1
     source = np.full((len(sources), width_in), special.pad, np.int64)
@@ -62,8 +67,13 @@ def make_batch(sources: Sequence[NDArray[np.generic]], targets: Sequence[NDArray
         target_out[row, : len(target_ids)] = target_ids
         target_out[row, len(target_ids)] = special.end
     lengths = np.array([len(ids) + 1 for ids in sources])
-    num_target_tokens = sum(len(ids) + 1 for ids in targets)
-    return Batch(*map(torch.from_numpy, (source, lengths, target_in, target_out)), num_target_tokens)
+    return Batch(
+        source=torch.from_numpy(source),
+        source_lengths=torch.from_numpy(lengths),
+        target_in=torch.from_numpy(target_in),
+        target_out=torch.from_numpy(target_out),
+        num_target_tokens=sum(len(ids) + 1 for ids in targets),
+    )
 
 
 def cut_by_tokens(lengths: NDArray[np.integer], max_tokens: int) -> list[NDArray[np.intp]]:
@@ -88,9 +98,9 @@ class BatchStream:
     """An endless, resumable stream of training batches from several corpora.
 
     Args:
-        stores: the corpora. weights: how many pairs to take from each, relative to one another.
+        stores: the corpora.
+        weights: how many pairs to take from each, relative to one another.
         max_tokens: padded tokens of a batch on either side.
-        rank, world_size: of several processes, each takes every world_size-th batch.
     """
 
     def __init__(
@@ -100,11 +110,8 @@ class BatchStream:
         special: SpecialTokens,
         max_tokens: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        self.stores, self.special, self.max_tokens = stores, special, max_tokens
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.stores, self.special, self.max_tokens, self.seed = stores, special, max_tokens, seed
         size = min(PAIRS_PER_CHUNK, sum(len(store) for store in stores))
         shares = np.asarray(weights, float) / sum(weights)
         self.pairs_per_chunk = np.maximum(1, np.round(shares * size)).astype(int)
@@ -123,7 +130,7 @@ class BatchStream:
 
     def pairs_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
         """(corpus, pair) of the chunk: each corpus is read in a new random order every epoch, none left out."""
-        chosen = []
+        chosen: list[tuple[int, int]] = []
         for corpus, (store, count) in enumerate(zip(self.stores, self.pairs_per_chunk, strict=True)):
             first = chunk * int(count)
             for epoch in range(first // len(store), (first + int(count) - 1) // len(store) + 1):
@@ -138,15 +145,14 @@ class BatchStream:
         lengths = np.array([self.stores[corpus].lengths[pair] for corpus, pair in pairs])
         groups = cut_by_tokens(lengths, self.max_tokens)
         order = np.random.default_rng([self.seed, 1 << 20, chunk]).permutation(len(groups))
-        usable = len(order) // self.world_size * self.world_size or len(order)
-        return [[pairs[i] for i in groups[g]] for g in order[:usable]]
+        return [[pairs[i] for i in groups[g]] for g in order]
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             batches = self.batches_of_chunk(self.chunk)
             while self.batch < len(batches):
-                pairs = batches[min(self.batch + self.rank, len(batches) - 1)]
-                self.batch += self.world_size
+                pairs = batches[self.batch]
+                self.batch += 1  # before the batch is handed out: the position is that of the next one
                 sources = [self.stores[corpus].source(pair) for corpus, pair in pairs]
                 targets = [self.stores[corpus].target(pair) for corpus, pair in pairs]
                 yield make_batch(sources, targets, self.special)
@@ -154,6 +160,7 @@ class BatchStream:
 
 
 def validation_batches(stores: Sequence[TokenStore], special: SpecialTokens, max_tokens: int) -> Iterator[Batch]:
+    """Every pair of every store once, in batches of similar length."""
     for store in stores:
         for group in cut_by_tokens(np.asarray(store.lengths), max_tokens):
             yield make_batch([store.source(i) for i in group], [store.target(i) for i in group], special)

@@ -3,7 +3,8 @@
 Knows: output matrix, labels, smoothing. Does not know: the network that made the states.
 
 The logits of a batch are its largest array by far (tokens x V). Here they are made, used and dropped a block at a
-time, and the gradient is formed in the forward pass while the block is still in cache: the backward pass only scales it.
+time, and the gradient is formed in the forward pass while the block is still in cache: the backward pass only scales
+it.
 """
 
 from typing import Any, NamedTuple
@@ -83,5 +84,7 @@ def smoothed_cross_entropy(
     """Loss of decoder states (B, T, M) against labels (B, T); positions whose label is ``pad_id`` do not count."""
     real = (labels != pad_id).flatten().nonzero().squeeze(1)
     flat = states.flatten(0, 1).index_select(0, real)
-    smoothed, plain = BlockwiseCrossEntropy.apply(flat, weight, bias, labels.flatten()[real], smoothing)
+    smoothed, plain = BlockwiseCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        flat, weight, bias, labels.flatten()[real], smoothing
+    )
     return Loss(smoothed, plain, len(real))

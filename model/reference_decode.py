@@ -39,7 +39,7 @@ def next_log_probabilities(model: Transformer, memory: Tensor, source_length: in
 
 @torch.inference_mode()
 def greedy_search(model: Transformer, source: Sequence[int], start: int, end: int, max_length: int) -> Hypothesis:
-    """The most probable token at each step, until the end token or ``max_length`` tokens. ``source`` has its end token."""
+    """The most probable token at each step, up to the end token or ``max_length``. ``source`` has its end token."""
     memory = model.encode(torch.tensor([list(source)]), torch.tensor([len(source)]))
     ids: list[int] = []
     total = torch.tensor(0.0)
@@ -77,14 +77,18 @@ def beam_search(
                 finished.append(Hypothesis(ids, float(total) / length**length_penalty))
         finished = sorted(finished, key=lambda hypothesis: -hypothesis.score)[:num_beams]
         live = [(total, ids) for total, ids in extensions if ids[-1] != end][:num_beams]
-        best_live = float(live[0][0]) / length**length_penalty if live else -float("inf")
+        if not live:  # a vocabulary so small that every extension kept has ended
+            break
+        best_live = float(live[0][0]) / length**length_penalty
         if len(finished) == num_beams and best_live <= finished[-1].score:
             break
     return finished
 
 
 @torch.inference_mode()
-def batch_greedy(model: Transformer, sources: Sequence[Sequence[int]], pad: int, start: int, end: int, max_length: int) -> list[list[int]]:
+def batch_greedy(
+    model: Transformer, sources: Sequence[Sequence[int]], pad: int, start: int, end: int, max_length: int
+) -> list[list[int]]:
     """Greedy ids, end token left out, of many sources at once: for looking at translations while training."""
     lengths = torch.tensor([len(ids) for ids in sources])
     source = torch.full((len(sources), int(lengths.max())), pad)

@@ -7,7 +7,7 @@ def learning_rate(step: int, config: OptimizerConfig, max_steps: int, model_widt
     """The rate of step ``step``, counted from 1.
 
     - ``inverse_sqrt``: linear to the peak over warmup_steps, then peak * sqrt(warmup_steps / step).
-    - ``noam`` (equation 3 of the paper): M ** -0.5 * min(step ** -0.5, step * warmup ** -1.5), times peak_learning_rate.
+    - ``noam`` (equation 3 of the paper): M ** -0.5 * min(step ** -0.5, step * warmup ** -1.5), times the peak.
     - ``trapezoid``: linear to the peak, constant, then linear to zero over the last decay_share of max_steps
       (Hagele et al. 2024, arXiv:2405.18392): nothing but the end depends on max_steps, so a run can be prolonged.
     """

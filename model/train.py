@@ -1,13 +1,13 @@
 """The training loop: batches in, checkpoints out, to be stopped and resumed at any moment.
 
-Knows: the order of one step, when to log, validate and save. Does not know: how batches, losses, rates or updates are made.
+Knows: the order of one step, when to log, validate and save. Does not know: how batches, losses, rates or updates are
+made.
 """
 
 import ctypes
 import dataclasses
 import json
 import math
-import random
 import shutil
 import signal
 import time
@@ -20,16 +20,17 @@ from typing import Any
 import sacrebleu
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from model import checkpoint
-from model.config import TrainingConfig
-from model.corpus import TokenStore, prepare
+from model.config import CorpusConfig, TrainingConfig
 from model.data import Batch, BatchStream, SpecialTokens, validation_batches
 from model.loss import Loss, smoothed_cross_entropy
 from model.optimizer import Optimizers
+from model.progress import Progress
 from model.reference_decode import batch_greedy
 from model.schedule import learning_rate
+from model.sections import TrainingConfigError
+from model.token_store import TokenStore, prepare
 from model.transformer import Transformer
 from model.vocabulary import learn_vocabulary
 from service.runtime.tokenizer import Tokenizer
@@ -50,6 +51,18 @@ def keep_freed_memory() -> None:
         pass  # another C library: slower, not wrong
 
 
+def choose_device(wanted: str) -> torch.device:
+    """The device to train on; auto is CUDA where there is one.
+
+    Raises:
+        TrainingConfigError: cuda is wanted and not there.
+    """
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise TrainingConfigError("run.device is cuda, but PyTorch sees no CUDA device; cpu or auto would do")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
+
+
 class Trainer:
     """One run.
 
@@ -57,6 +70,7 @@ class Trainer:
         config: what to train on, how long, where to.
 
     Raises:
+        TrainingConfigError: the configuration does not fit its vocabulary, this machine or what the folder holds.
         CorpusError, CheckpointError: the text or the folder cannot be used.
     """
 
@@ -64,21 +78,21 @@ class Trainer:
         self.config = config
         self.folder = Path(config.run.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        has_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda" if has_gpu and config.run.device != "cpu" else "cpu")
-        if config.run.device == "cuda" and not has_gpu:
-            raise TrainingError("run.device is cuda, but PyTorch sees no CUDA device")
+        self.device = choose_device(config.run.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.run.seed)
-        random.seed(config.run.seed)
         self.tokenizer = self.vocabulary()
-        special = SpecialTokens(self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end)
-        self.special = special
-        stores = [self.store(corpus.name, "train") for corpus in config.train]
-        self.validation = {corpus.name: self.store(corpus.name, "validation") for corpus in config.validation}
+        if self.tokenizer.vocab_size != config.model.vocab_size:
+            raise TrainingConfigError(
+                f"{self.folder / 'vocabulary.spm'} has {self.tokenizer.vocab_size} pieces, "
+                f"model.vocab_size is {config.model.vocab_size}"
+            )
+        self.special = SpecialTokens(self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end)
+        stores = [self.store(corpus, "train") for corpus in config.train]
+        self.validation = {corpus.name: self.store(corpus, "validation") for corpus in config.validation}
         weights = [corpus.weight for corpus in config.train]
-        self.stream = BatchStream(stores, weights, special, config.run.batch_tokens, config.run.seed)
+        self.stream = BatchStream(stores, weights, self.special, config.run.batch_tokens, config.run.seed)
         self.model = Transformer(config.model).to(self.device)
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.step, self.target_tokens, self.best_loss, self.bad_validations = 0, 0, math.inf, 0
@@ -94,15 +108,12 @@ class Trainer:
             path.with_suffix(".partial").rename(path)
         return Tokenizer.from_file(path)
 
-    def store(self, name: str, part: str) -> TokenStore:
-        corpus = next(c for c in getattr(self.config, part) if c.name == name)
-        return prepare(corpus, self.tokenizer, self.folder / "data" / f"{part}-{name}")
+    def store(self, corpus: CorpusConfig, part: str) -> TokenStore:
+        return prepare(corpus, self.tokenizer, self.folder / "data" / f"{part}-{corpus.name}")
 
     def description(self) -> checkpoint.Description:
-        run = self.config.run
-        return checkpoint.Description(
-            self.config.model, run.source_language, run.target_language, self.step, tuple(c.name for c in self.config.train)
-        )
+        run, corpora = self.config.run, tuple(corpus.name for corpus in self.config.train)
+        return checkpoint.Description(self.config.model, run.source_language, run.target_language, self.step, corpora)
 
     def save(self, folder: Path) -> None:
         state: dict[str, Any] = {
@@ -119,10 +130,12 @@ class Trainer:
 
     def resume(self) -> None:
         """Goes on from the newest checkpoint of the run's folder, if there is one."""
+        checkpoint.recover(self.folder / "latest")
         found = [*checkpoint.steps(self.folder), *self.folder.glob("latest")]
         if not found:
             return
         newest = max(found, key=lambda folder: checkpoint.read_description(folder).step)
+        self.refuse_other_model(newest)
         state = checkpoint.load_training(newest)
         self.model.load_state_dict(checkpoint.load_weights(newest))
         self.optimizers.load_state_dict(state["optimizers"])
@@ -133,6 +146,18 @@ class Trainer:
         if state["cuda_random"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_random"])
         print(f"resumed from {newest} at step {self.step:,}", flush=True)
+
+    def refuse_other_model(self, folder: Path) -> None:
+        there, here = checkpoint.read_description(folder).model, self.config.model
+        other = [
+            f"{field.name} ({getattr(there, field.name)}, now {getattr(here, field.name)})"
+            for field in dataclasses.fields(here)
+            if field.name != "dropout" and getattr(there, field.name) != getattr(here, field.name)
+        ]
+        if other:
+            raise TrainingConfigError(
+                f"{folder} was trained with another model: {', '.join(other)}; give the run another folder"
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.config.run.precision == "fp32":
@@ -156,7 +181,7 @@ class Trainer:
         total = 0.0
         for batch in batches:
             loss = self.loss(batch.to(self.device))
-            (loss.smoothed / num_tokens).backward()
+            (loss.smoothed / num_tokens).backward()  # type: ignore[no-untyped-call]
             total += float(loss.smoothed.detach())
         limit = options.max_gradient_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
@@ -183,7 +208,11 @@ class Trainer:
             loss = float(sum(loss.negative_log_likelihood for loss in losses))
             count = sum(loss.num_tokens for loss in losses)
             bleu = self.show_translations(name, store)
-            print(f"step {self.step:,} validation {name}: loss {loss / count:.4f} perplexity {math.exp(loss / count):.2f} BLEU {bleu:.2f}", flush=True)
+            print(
+                f"step {self.step:,} validation {name}: loss {loss / count:.4f} "
+                f"perplexity {math.exp(loss / count):.2f} BLEU {bleu:.2f}",
+                flush=True,
+            )
             writer.add_scalar(f"validation/loss_{name}", loss / count, self.step)
             writer.add_scalar(f"validation/bleu_{name}", bleu, self.step)
             total, tokens = total + loss, tokens + count
@@ -215,9 +244,10 @@ class Trainer:
         saved_at = time.monotonic()
         self.model.train()
         try:
-            with Progress(self, writer) as progress:
+            with Progress(run, writer, self.step, self.target_tokens) as progress:
                 while self.step < run.max_steps and not self.stop_requested:
-                    progress.add(*self.update(list(islice(batches, run.accumulate))))
+                    loss, norm, rate = self.update(list(islice(batches, run.accumulate)))
+                    progress.add(self.step, self.target_tokens, loss, norm, rate)
                     if self.step % run.validate_every == 0 or self.step == run.max_steps:
                         if self.judge(self.validate(writer)):
                             break
@@ -250,40 +280,9 @@ class Trainer:
         return False
 
     def request_stop(self, number: int, _frame: FrameType | None) -> None:
-        print(f"{signal.Signals(number).name}: finishing step {self.step + 1:,} and saving", flush=True)
-        self.stop_requested = True
-
-
-class Progress:
-    """What the terminal and TensorBoard are told about a run, every log_every steps."""
-
-    def __init__(self, trainer: Trainer, writer: SummaryWriter) -> None:
-        self.trainer, self.writer = trainer, writer
-        self.bar = tqdm(total=trainer.config.run.max_steps, initial=trainer.step, unit=" steps", disable=None, mininterval=1)
-        self.losses: list[float] = []
-        self.since, self.tokens_then = time.monotonic(), trainer.target_tokens
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def add(self, loss: float, gradient_norm: float, rate: float) -> None:
-        self.losses.append(loss)
-        self.bar.update(1)
-        trainer, run = self.trainer, self.trainer.config.run
-        if trainer.step % run.log_every:
-            return
-        now = time.monotonic()
-        speed = (trainer.target_tokens - self.tokens_then) / (now - self.since)
-        seconds_left = (run.max_steps - trainer.step) * (now - self.since) / len(self.losses)
-        mean = sum(self.losses) / len(self.losses)
-        self.bar.write(
-            f"step {trainer.step:,} loss {mean:.4f} gradient {gradient_norm:.2f} rate {rate:.2e} "
-            f"{speed:,.0f} target tokens/s, {trainer.target_tokens / 1e6:.1f} M seen, {seconds_left / 60:.0f} min left"
+        if self.stop_requested:
+            raise KeyboardInterrupt  # asked twice: at once, without saving
+        print(
+            f"{signal.Signals(number).name}: finishing step {self.step + 1:,} and saving; again: stop now", flush=True
         )
-        values = {"loss": mean, "gradient_norm": gradient_norm, "learning_rate": rate, "target_tokens_per_s": speed}
-        for name, value in values.items():
-            self.writer.add_scalar(f"train/{name}", value, trainer.step)
-        self.losses, self.since, self.tokens_then = [], now, trainer.target_tokens
+        self.stop_requested = True

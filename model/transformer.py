@@ -17,6 +17,7 @@ Where this differs from the paper, and why:
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,11 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
 
 
 def sinusoidal_positions(num_positions: int, width: int, formula: str = "tensor2tensor", first: int = 0) -> Tensor:
@@ -200,7 +205,9 @@ class Transformer(nn.Module):
         length = tokens.shape[1]
         if length > self.config.max_positions:
             raise ValueError(f"{length} tokens exceed max_positions ({self.config.max_positions})")
-        x = embedding(tokens) * math.sqrt(self.config.model_width) if self.config.scale_embeddings else embedding(tokens)
+        x = embedding(tokens)
+        if self.config.scale_embeddings:
+            x = x * math.sqrt(self.config.model_width)
         x = self.dropout(x + self.positions[:length].to(x.dtype))
         # Under autocast the residual stream, too, is in the low precision: a fifth of a CPU training step otherwise.
         return x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x
@@ -212,7 +219,7 @@ class Transformer(nn.Module):
         return mask[:, None, None, :]
 
     def causal_mask(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """No target position may look at a later one: (1, 1, T, T), 0 on and below the diagonal, minus infinity above."""
+        """No target position may look at a later one: (1, 1, T, T), 0 up to the diagonal, minus infinity above it."""
         return torch.full((size, size), -math.inf, dtype=dtype, device=device).triu(1)[None, None]
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceTrainer
 
 from model.config import CorpusConfig, VocabularyConfig
-from model.corpus import read_pairs
+from model.corpus import corpus_files, read_pairs
+from model.sections import TrainingConfigError
 from service.runtime.tokenizer import Tokenizer
 
 # fairseq's order; the engine and the importers read ids from the model file and do not rely on it.
@@ -23,6 +24,7 @@ def sample_sentences(corpora: Sequence[CorpusConfig], max_sentences: int, seed: 
     """Both sides of an equal number of random pairs of each corpus (reservoir sampling, one pass)."""
     share = max(1, max_sentences // (2 * len(corpora)))
     for corpus in corpora:
+        corpus_files(corpus)
         rng = random.Random(f"{seed} {corpus.name}")
         pairs = read_pairs(corpus)
         chosen = list(islice(pairs, share))
@@ -39,22 +41,32 @@ def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, 
     """The vocabulary of ``config``: learned, or read from its ``model`` file.
 
     Any character can be spelled (byte fallback), so no text is lost to the unknown token.
+
+    Raises:
+        TrainingConfigError: the ``model`` file is none, or the text is too little for so many pieces.
+        CorpusError: the text cannot be read.
     """
     if config.model is not None:
-        return Tokenizer.from_file(Path(config.model))
+        try:
+            return Tokenizer.from_file(Path(config.model))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TrainingConfigError(f"vocabulary.model: {config.model} is no usable vocabulary: {error}") from error
     model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=sample_sentences(corpora, config.max_sentences, seed),
-        model_writer=model,
-        vocab_size=config.size,
-        model_type=config.type,
-        character_coverage=config.character_coverage,
-        byte_fallback=True,
-        bos_id=START_ID,
-        pad_id=PAD_ID,
-        eos_id=END_ID,
-        unk_id=UNKNOWN_ID,
-        max_sentence_length=100_000,
-        minloglevel=1,
-    )
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=sample_sentences(corpora, config.max_sentences, seed),
+            model_writer=model,
+            vocab_size=config.size,
+            model_type=config.type,
+            character_coverage=config.character_coverage,
+            byte_fallback=True,
+            bos_id=START_ID,
+            pad_id=PAD_ID,
+            eos_id=END_ID,
+            unk_id=UNKNOWN_ID,
+            max_sentence_length=100_000,
+            minloglevel=1,
+        )
+    except RuntimeError as error:
+        raise TrainingConfigError(f"vocabulary.size ({config.size}) does not fit the text: {error}") from error
     return Tokenizer(model.getvalue())

@@ -1,0 +1,127 @@
+"""``dragoman train`` and ``dragoman average``.
+
+Knows: their options, what they print and their exit codes. Does not know: how training works.
+
+PyTorch is imported when a command runs, not before: `dragoman --help` is quick, and works without the extra ``train``.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.config import CorpusConfig, TrainingConfig
+from model.recipe import read_training_config
+from model.sections import TrainingConfigError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subparsers = Any
+
+EXIT_DONE, EXIT_FAILED, EXIT_CONFIGURATION, EXIT_INTERRUPTED = 0, 1, 78, 130
+
+
+def add_train_command(subparsers: Subparsers) -> None:
+    """Adds ``train``; its ``run`` attribute takes the parsed options and returns the exit code."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model as a TOML file describes it; the same command goes on where it was stopped",
+        description="Trains a Transformer. Ctrl-C finishes the step and saves; the same command goes on from there.",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run: corpora, model, optimizer")
+    parser.add_argument("--folder", type=Path, help="where checkpoints and logs go, instead of the file's run.folder")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would be done, and stop")
+    parser.set_defaults(run=train)
+
+
+def add_average_command(subparsers: Subparsers) -> None:
+    """Adds ``average``; its ``run`` attribute takes the parsed options and returns the exit code."""
+    parser = subparsers.add_parser(
+        "average",
+        help="average the last checkpoints of a run into one",
+        description="Writes a checkpoint whose weights are the mean of the last validated checkpoints of a run.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="the run: it holds step-* folders")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint to write; it must not exist")
+    parser.add_argument("--last", type=int, default=4, metavar="N", help="how many, the newest first (default: 4)")
+    parser.set_defaults(run=average)
+
+
+def train(options: argparse.Namespace) -> int:
+    from model.checkpoint import CheckpointError
+    from model.corpus import CorpusError
+    from model.train import Trainer, TrainingError
+
+    try:
+        config = read_training_config(options.config)
+        if options.folder is not None:
+            config = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(options.folder)))
+        if options.dry_run:
+            for line in plan(config):
+                print(line)
+            return EXIT_DONE
+        Trainer(config).train()
+    except (TrainingConfigError, CorpusError, CheckpointError) as error:
+        print(f"dragoman train: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except TrainingError as error:
+        print(f"dragoman train: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("dragoman train: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+def plan(config: TrainingConfig) -> Iterator[str]:
+    """What a run would do, a line a fact.
+
+    Raises:
+        CorpusError: a corpus cannot be read.
+    """
+    from model.transformer import Transformer
+
+    model, run, optimizer = config.model, config.run, config.optimizer
+    num_parameters = sum(p.numel() for p in Transformer(model).parameters())
+    yield f"languages   {run.source_language} to {run.target_language}"
+    yield f"parameters  {num_parameters:,}"
+    yield (
+        f"model       {model.num_encoder_layers} + {model.num_decoder_layers} layers, width {model.model_width}, "
+        f"{model.num_heads} heads, feed-forward {model.feed_forward_width}, {model.vocab_size:,} pieces"
+    )
+    yield f"optimizer   {optimizer.name}, {optimizer.schedule}, peak rate {optimizer.peak_learning_rate:g}"
+    yield f"steps       {run.max_steps:,} of at most {run.batch_tokens * run.accumulate:,} tokens a side"
+    yield f"folder      {run.folder}"
+    for part, corpora in (("train", config.train), ("validation", config.validation)):
+        for corpus in corpora:
+            weight = f", weight {corpus.weight:g}" if part == "train" else ""
+            yield f"{part:11} {corpus.name}: {count_pairs(corpus):,} pairs before cleaning{weight}"
+
+
+def count_pairs(corpus: CorpusConfig) -> int:
+    from model.corpus import corpus_files, read_pairs
+
+    corpus_files(corpus)
+    return sum(1 for _ in read_pairs(corpus))
+
+
+def average(options: argparse.Namespace) -> int:
+    from model import checkpoint
+
+    try:
+        found = checkpoint.steps(options.folder)
+        folders = found[-options.last :]
+        if options.last < 1 or len(folders) < options.last:
+            raise checkpoint.CheckpointError(f"--last {options.last}: {options.folder} has {len(found)} checkpoints")
+        if options.out.exists():
+            raise checkpoint.CheckpointError(f"{options.out} exists already")
+        _, tokenizer, description = checkpoint.load_model(folders[-1])
+        checkpoint.save(options.out, checkpoint.average(folders), tokenizer, description, None)
+    except checkpoint.CheckpointError as error:
+        print(f"dragoman average: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    print(f"{options.out}: mean of {', '.join(folder.name for folder in folders)}")
+    return EXIT_DONE

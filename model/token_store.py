@@ -1,0 +1,143 @@
+"""A prepared corpus: token ids on disk, memory-mapped.
+
+Knows: the files of a store, and when they are out of date. Does not know: what makes a pair fit, batches, the model.
+
+A store's arrays. For pair i, with o = offsets:
+
+    tokens:   [... source of pair i ... | ... target of pair i ... | source of pair i+1 ...]     uint16 or int32
+    offsets:   o[2i]                     o[2i+1]                    o[2i+2]                      int64, 2N + 1 of them
+
+so pair i is tokens[o[2i]:o[2i+1]] and tokens[o[2i+1]:o[2i+2]]. End tokens are not stored. Pairs keep their order.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.config import CorpusConfig
+from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs
+from service.runtime.tokenizer import Tokenizer
+
+STORE_VERSION = 1
+
+
+class TokenStore:
+    """N pairs, memory-mapped: the size in memory does not grow with the text.
+
+    Attributes:
+        lengths: (N, 2) int32, tokens of source and target of each pair, end tokens not counted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy", mmap_mode="r")
+        self.tokens: NDArray[np.generic] = np.load(folder / "tokens.npy", mmap_mode="r")
+        self.lengths: NDArray[np.int32] = np.load(folder / "lengths.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return (len(self.offsets) - 1) // 2
+
+    def source(self, pair: int) -> NDArray[np.generic]:
+        return self.tokens[self.offsets[2 * pair] : self.offsets[2 * pair + 1]]
+
+    def target(self, pair: int) -> NDArray[np.generic]:
+        return self.tokens[self.offsets[2 * pair + 1] : self.offsets[2 * pair + 2]]
+
+
+def fingerprint(config: CorpusConfig, tokenizer: Tokenizer) -> str:
+    """Changes when the files (by size and time), the cleaning rules or the vocabulary do: when a store is stale."""
+    files = [(name, os.stat(name).st_size, os.stat(name).st_mtime_ns) for name in corpus_files(config)]
+    rules = [config.max_tokens, config.max_length_ratio, config.drop_copies, config.drop_duplicates, config.max_pairs]
+    text = json.dumps([STORE_VERSION, files, rules, tokenizer.sha256])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_report(folder: Path, stamp: str) -> dict[str, int] | None:
+    """Counts of an earlier preparation, or None where there is none or it is out of date."""
+    try:
+        report = json.loads((folder / "report.json").read_text())
+        counts: dict[str, int] = report["pairs"]
+        return counts if report["fingerprint"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenStore:
+    """Cleans and tokenizes a corpus into ``folder`` unless that was done before; prints what was dropped and why.
+
+    Raises:
+        CorpusError: the files cannot be used, or no pair is fit for training.
+    """
+    stamp = fingerprint(config, tokenizer)
+    counts = read_report(folder, stamp)
+    if counts is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").unlink(missing_ok=True)
+        counts = write_store(config, tokenizer, folder)
+        # The report is written last: a store whose preparation was interrupted has none and is made again.
+        (folder / "report.json").write_text(json.dumps({"fingerprint": stamp, "pairs": counts}, indent=2))
+    print(f"corpus {config.name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()), flush=True)
+    return TokenStore(folder)
+
+
+def write_store(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, int]:
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
+    counts: Counter[str] = Counter(read=0, kept=0)
+    with (
+        RawArray(folder / "tokens.npy", dtype) as tokens,
+        RawArray(folder / "lengths.npy", np.dtype("<i4"), columns=2) as lengths,
+        tqdm(read_pairs(config), desc=f"preparing {config.name}", unit=" pairs", mininterval=1, disable=None) as bar,
+    ):
+        for source_ids, target_ids in fit_pairs(bar, config, tokenizer, counts):
+            tokens.append(np.asarray(source_ids + target_ids, dtype))
+            lengths.append(np.asarray([len(source_ids), len(target_ids)], "<i4"))
+    if counts["kept"] == 0:
+        raise CorpusError(f"corpus {config.name!r}: no pair is fit for training: {dict(counts)}")
+    sizes = np.load(folder / "lengths.npy", mmap_mode="r")
+    offsets = np.zeros(sizes.size + 1, np.int64)
+    np.cumsum(sizes.reshape(-1), out=offsets[1:])
+    np.save(folder / "offsets.npy", offsets)
+    return dict(counts)
+
+
+class RawArray:
+    """Appends to a .npy file whose length is not known yet: the header is written again at the end.
+
+    Args:
+        columns: of a two-dimensional array; 0: one dimension.
+    """
+
+    HEADER_BYTES = 128
+
+    def __init__(self, path: Path, dtype: np.dtype[np.generic], columns: int = 0) -> None:
+        self.file = path.open("wb")
+        self.dtype, self.columns, self.num_values = dtype, columns, 0
+        self.write_header()
+
+    def __enter__(self) -> "RawArray":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write_header(self) -> None:
+        rows = self.num_values // max(self.columns, 1)
+        shape = (rows, self.columns) if self.columns else (rows,)
+        text = f"{{'descr': '{self.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+        self.file.seek(0)
+        self.file.write(b"\x93NUMPY\x01\x00" + (self.HEADER_BYTES - 10).to_bytes(2, "little"))
+        self.file.write(text.ljust(self.HEADER_BYTES - 11).encode() + b"\n")
+
+    def append(self, values: NDArray[np.generic]) -> None:
+        self.file.write(values.tobytes())
+        self.num_values += values.size
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.write_header()
+            self.file.close()
