@@ -1,0 +1,208 @@
+"""A small Python client: one channel, deadlines, retries where they are safe, streams that keep their order.
+
+Knows: the public contract. Does not know: how the server works.
+
+    with Client("127.0.0.1:50051") as client:
+        [result] = client.translate(["Good morning."], source="en", target="fr")
+        print(result.text)
+"""
+
+import json
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+import grpc
+from google.rpc import code_pb2
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import Alternative, FinishReason, TextResult, Timings
+from service.errors import DragomanError
+from service.pb import translation_pb2 as pb
+from service.pb import translation_pb2_grpc as pb_grpc
+
+# Only UNAVAILABLE is sent again: nothing was done there. The server's pushback overrides the backoff.
+SERVICE_CONFIG: Final = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "dragoman.v1.TranslationService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+# Texts of a stream that were sent and whose results were not handed out yet; bounds what waits to be put in order.
+MAX_OPEN_TEXTS = 512
+_FINISH_REASONS = {
+    pb.FINISH_REASON_END_TOKEN: FinishReason.END_TOKEN,
+    pb.FINISH_REASON_LENGTH_LIMIT: FinishReason.LENGTH_LIMIT,
+    pb.FINISH_REASON_REPETITION: FinishReason.REPETITION,
+}
+
+
+class ServiceError(DragomanError):
+    """A call, or one text of it, was answered with an error.
+
+    Attributes:
+        code: name of the gRPC status, such as ``UNAVAILABLE``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Client:
+    """A connection to a service.
+
+    Args:
+        target: HOST:PORT, or any name gRPC resolves, such as ``dns:///dragoman:50051``.
+        timeout_s: deadline of each call of translate() and list_models().
+    """
+
+    def __init__(self, target: str, timeout_s: float = 60.0) -> None:
+        options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(target, options=options)
+        self._stub: Any = pb_grpc.TranslationServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends open calls and the connection."""
+        self._channel.close()
+
+    def list_models(self) -> pb.ListModelsResponse:
+        """What the service has loaded and allows. Raises ServiceError."""
+        try:
+            response: pb.ListModelsResponse = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise _service_error(error) from None
+        return response
+
+    def translate(
+        self, texts: Sequence[str], *, source: str, target: str, options: DecodeOptions | None = None
+    ) -> list[TextResult | ServiceError]:
+        """Results in the order of the texts; a ServiceError in the place of a text that failed alone.
+
+        Raises:
+            ServiceError: the call failed as a whole.
+        """
+        request = pb.TranslateRequest(
+            texts=texts,
+            source_language=source,
+            target_language=target,
+            options=_options(options),
+            include_token_ids=True,
+        )
+        try:
+            response = self._stub.Translate(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise _service_error(error) from None
+        return [_outcome(result) for result in response.results]
+
+    def translate_stream(
+        self, texts: Iterable[str], *, source: str, target: str, options: DecodeOptions | None = None
+    ) -> Iterator[TextResult | ServiceError]:
+        """Any number of texts, read as the service takes them; results in their order, each as soon as it can be.
+
+        Raises:
+            ServiceError: the stream broke; texts without a result may be sent again. What ``texts`` raises, once the
+                results before it are out.
+        """
+        config = pb.StreamConfig(
+            source_language=source, target_language=target, options=_options(options), include_token_ids=True
+        )
+        return _OrderedStream(self._stub, config, texts).results()
+
+
+class _OrderedStream:
+    """One stream: gRPC's thread takes texts while the caller's takes results."""
+
+    def __init__(self, stub: Any, config: pb.StreamConfig, texts: Iterable[str]) -> None:
+        self._stub = stub
+        self._config = config
+        self._texts = texts
+        self._places = threading.Semaphore(MAX_OPEN_TEXTS)
+        self._has_ended = False
+        self._failure: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def results(self) -> Iterator[TextResult | ServiceError]:
+        call = self._stub.TranslateStream(self._requests())
+        early: dict[str, pb.TextResult] = {}
+        next_number = 0
+        try:
+            for response in call:
+                early[response.id] = response.result
+                while str(next_number) in early:
+                    yield _outcome(early.pop(str(next_number)))
+                    next_number += 1
+                    self._places.release()
+        except grpc.RpcError as error:
+            raise _service_error(error) from None
+        finally:
+            self._has_ended = True
+            self._places.release()
+            call.cancel()
+        if not self._failure.empty():
+            raise self._failure.get()
+
+    def _requests(self) -> Iterator[pb.TranslateStreamRequest]:
+        yield pb.TranslateStreamRequest(config=self._config)
+        try:
+            for number, text in enumerate(self._texts):
+                self._places.acquire()
+                if self._has_ended:
+                    return
+                yield pb.TranslateStreamRequest(text=pb.StreamText(id=str(number), text=text))
+        except Exception as error:  # gRPC would only say that the iterator failed
+            self._failure.put(error)
+
+
+def _options(options: DecodeOptions | None) -> pb.DecodeOptions | None:
+    if options is None:
+        return None
+    return pb.DecodeOptions(
+        num_beams=options.num_beams,
+        length_penalty=options.length_penalty,
+        num_alternatives=options.num_alternatives,
+        max_length=options.max_length,
+    )
+
+
+def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
+    if result.HasField("error"):
+        return ServiceError(code_pb2.Code.Name(result.error.code), result.error.message)
+    translation = result.translation
+    best = Alternative(translation.text, tuple(translation.token_ids), translation.score)
+    others = [Alternative(item.text, tuple(item.token_ids), item.score) for item in translation.alternatives[1:]]
+    timings = translation.timings
+    return TextResult(
+        alternatives=(best, *others),
+        finish_reason=_FINISH_REASONS[result.finish_reason],
+        num_source_tokens=translation.num_source_tokens,
+        num_target_tokens=translation.num_target_tokens,
+        num_sentences=translation.num_sentences,
+        split=translation.split,
+        timings=Timings(timings.queue_s, timings.encode_s, timings.decode_s),
+    )
+
+
+def _service_error(error: grpc.RpcError) -> ServiceError:
+    code: Any = getattr(error, "code", lambda: grpc.StatusCode.UNKNOWN)()
+    details: Any = getattr(error, "details", lambda: "")()
+    return ServiceError(code.name, details or "")
