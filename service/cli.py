@@ -1,0 +1,111 @@
+"""The `dragoman` command: finds the command that is meant, runs it, and turns errors into exit codes.
+
+Knows: names of commands. Does not know: what they do. Commands that need more packages than serving does are imported
+only when they are asked for, so that `dragoman --help` and `dragoman serve` work without those packages.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.commands.evaluate import add_evaluate_command
+from service.commands.exit_codes import CONFIGURATION, FAILED, INTERRUPTED
+from service.commands.serve import add_serve_command
+from service.commands.translate import add_translate_command
+from service.errors import BundleError, ConfigurationError, DragomanError
+from service.metrics import package_version
+
+Subparsers = Any  # argparse._SubParsersAction, which argparse does not publish
+_OWN_PACKAGES = ("service", "model", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class LaterCommand:
+    """A command that is imported when it is asked for: ``module.add(subparsers)`` adds it."""
+
+    module: str
+    add: str
+    extra: str
+    help: str
+
+
+LATER_COMMANDS = {
+    "train": LaterCommand("model.cli", "add_train_command", "train", "train a model as a TOML file describes it"),
+    "average": LaterCommand("model.cli", "add_average_command", "train", "average the last checkpoints of a run"),
+    "export": LaterCommand("export.cli", "add_commands", "export", "make a bundle from a checkpoint"),
+    "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
+    "import-marian": LaterCommand("export.cli", "add_commands", "export", "make a bundle from an OPUS-MT checkpoint"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `dragoman`; returns the exit code. argparse itself exits with 2 on wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in given if not word.startswith("-")), "")
+    try:
+        options = build_parser(command).parse_args(given)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (ConfigurationError, BundleError) as error:
+        return _fail(command, str(error), CONFIGURATION)
+    except DragomanError as error:
+        return _fail(command, str(error), FAILED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _OWN_PACKAGES and command not in LATER_COMMANDS:
+            raise
+        extra = LATER_COMMANDS[command].extra if command in LATER_COMMANDS else "train"
+        return _fail("", f"`dragoman {command}` needs more packages: pip install 'dragoman[{extra}]'", FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def build_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of all commands, of which only ``command`` is imported where it is one of LATER_COMMANDS.
+
+    Raises:
+        ModuleNotFoundError: that one needs packages that are not there.
+    """
+    parser = argparse.ArgumentParser(
+        prog="dragoman",
+        description="Neural machine translation: serve it, use it, train it.",
+        epilog="`dragoman COMMAND --help` explains every option. Exit codes: 0 done, 1 failed, 2 wrong usage, "
+        "78 wrong configuration or bundle.",
+    )
+    parser.add_argument("--version", action="version", version=f"dragoman {package_version()}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_serve_command(subparsers)
+    add_translate_command(subparsers)
+    add_evaluate_command(subparsers)
+    _add_later_commands(subparsers, command)
+    return parser
+
+
+def _add_later_commands(subparsers: Subparsers, command: str) -> None:
+    wanted = LATER_COMMANDS.get(command)
+    if wanted:
+        getattr(importlib.import_module(wanted.module), wanted.add)(subparsers)
+    for name, later in LATER_COMMANDS.items():
+        if name not in subparsers.choices:
+            subparsers.add_parser(name, help=later.help).set_defaults(run=_not_imported)
+
+
+def _not_imported(options: argparse.Namespace) -> int:
+    raise RuntimeError("a command was parsed that was not imported. This is a bug.")
+
+
+def _fail(command: str, message: str, code: int) -> int:
+    print(f"dragoman {command}: {message}" if command else message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

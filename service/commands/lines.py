@@ -1,0 +1,134 @@
+"""Many texts through a translator, answers in order: an engine in this process, or a running service.
+
+Knows: order and back-pressure. Does not know: where texts come from and where answers go.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol
+
+from service.client import Client
+from service.decoding.options import DecodeOptions
+from service.engine.observer import SilentObserver
+from service.engine.request import TextAnswer, TextResult
+from service.engine.settings import EngineSettings
+from service.errors import ConfigurationError, DragomanError, Overloaded, RequestError
+from service.transport.languages import covers
+
+# Texts taken from the input ahead of the oldest answer that is not out yet.
+MAX_OPEN_TEXTS: Final = 512
+LineAnswer = TextResult | DragomanError
+
+
+class LineTranslator(Protocol):
+    """Something that translates texts one after the other."""
+
+    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
+        """Answers in the order of the texts, each as soon as it can be; an error in the place of a text that failed."""
+
+    def __enter__(self) -> "LineTranslator": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class EmbeddedLines:
+    """An engine in this process.
+
+    Raises:
+        BundleError: the bundle cannot be used. ConfigurationError: it is of other languages than asked for.
+    """
+
+    def __init__(self, bundle: Path, settings: EngineSettings, source: str | None, target: str | None) -> None:
+        from service.engine.translator import Translator  # loads ONNX Runtime
+
+        self._translator = Translator.load(bundle, settings, SilentObserver())
+        info = self._translator.info
+        if not (covers(info.source_language, source or info.source_language)
+                and covers(info.target_language, target or info.target_language)):  # fmt: skip
+            self._translator.close()
+            raise ConfigurationError(
+                f"{bundle} translates {info.source_language} to {info.target_language}, not "
+                f"{source or info.source_language} to {target}"
+            )
+
+    def __enter__(self) -> "EmbeddedLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._translator.close()
+
+    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
+        """As LineTranslator. Texts are read on another thread, so that answers go out while it waits for more."""
+        waiting: queue.Queue[Future[TextAnswer] | BaseException | None] = queue.Queue(MAX_OPEN_TEXTS)
+
+        def read() -> None:
+            try:
+                for text in texts:
+                    waiting.put(self._submit(text, options))
+                waiting.put(None)
+            except BaseException as error:
+                waiting.put(error)
+
+        threading.Thread(target=read, name="read", daemon=True).start()
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item.result()
+
+    def _submit(self, text: str, options: DecodeOptions) -> Future[TextAnswer]:
+        future: Future[TextAnswer] = Future()
+        while True:
+            try:
+                self._translator.submit([text], options, lambda _, answer: future.set_result(answer))
+                return future
+            except Overloaded as error:  # by texts before this one: they leave room as they finish
+                time.sleep(min(error.retry_after_s, 0.05))
+            except RequestError as error:
+                future.set_result(error)
+                return future
+
+
+class RemoteLines:
+    """A running service.
+
+    Raises:
+        ServiceError: it does not answer. LanguagePairNotLoaded, ConfigurationError: it has not the one model asked for.
+    """
+
+    def __init__(self, address: str, source: str | None, target: str) -> None:
+        self._client = Client(address)
+        try:
+            self._source = source or self._only_source(target)
+        except BaseException:
+            self._client.close()
+            raise
+        self._target = target
+
+    def __enter__(self) -> "RemoteLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
+        """As LineTranslator. Raises ServiceError where the stream breaks."""
+        return self._client.translate_stream(texts, source=self._source, target=self._target, options=options)
+
+    def _only_source(self, target: str) -> str:
+        models = self._client.list_models().models
+        sources = sorted({model.source_language for model in models if covers(model.target_language, target)})
+        if len(sources) != 1:
+            have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
+            raise ConfigurationError(f"say with --from which language it is; the service has {have}")
+        return sources[0]

@@ -1,0 +1,68 @@
+"""`dragoman serve`. Knows: flags of the service. Does not know: what they do (service/config.py explains each)."""
+
+import argparse
+import asyncio
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from service.config import ServiceConfig, load_config, parse_text
+from service.errors import ConfigurationError
+from service.logs import configure
+
+
+def add_serve_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``serve``: one flag for each field of ServiceConfig."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="the gRPC service",
+        description="Serves translations over gRPC until SIGTERM. Every option can also stand in a TOML file "
+        "(max_rows = 64) or in the environment (DRAGOMAN_MAX_ROWS=64); flags go before the environment, the "
+        "environment before the file.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; unknown keys are an error")
+    for field in dataclasses.fields(ServiceConfig):
+        flag = "--" + field.name.replace("_", "-")
+        meaning = field.metadata["meaning"]
+        if isinstance(field.default, tuple):
+            parser.add_argument(flag, action="append", metavar="DIR", help=f"{meaning}; may be repeated")
+        elif isinstance(field.default, bool):
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=f"{meaning} (default: {field.default})"
+            )
+        else:
+            metavar = {int: "N", float: "X", str: "VALUE"}[type(field.default)]
+            shown = field.default if field.default != "" else "none"
+            parser.add_argument(flag, metavar=metavar, help=f"{meaning} (default: {shown})".replace("%", "%%"))
+    parser.set_defaults(run=serve, parser=parser)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Runs the service; returns the exit code.
+
+    Raises:
+        ConfigurationError, BundleError: it cannot start.
+    """
+    try:
+        flags = _flags(options)
+    except ConfigurationError as error:
+        options.parser.error(str(error))
+    config = load_config(options.config, os.environ, flags)
+    configure(config.log_level, config.log_format)
+    from service.app import Application  # loads ONNX Runtime: not before the configuration is known to be right
+
+    async def run() -> int:
+        return await Application(config).run()
+
+    return asyncio.run(run())
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(ServiceConfig):
+        value = getattr(options, field.name)
+        if isinstance(value, str):
+            value = parse_text("--" + field.name.replace("_", "-"), field, value)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return values

@@ -1,0 +1,146 @@
+"""`dragoman translate`. Knows: its flags, its input and its output. Does not know: how a line is translated."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from service.commands.exit_codes import DONE, FAILED
+from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
+from service.decoding.options import MAX_BEAMS, DecodeOptions
+from service.engine.request import TextResult
+from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
+from service.errors import ConfigurationError, DragomanError
+
+
+def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``translate``."""
+    parser = subparsers.add_parser(
+        "translate",
+        help="standard input's lines, or texts given as arguments",
+        description="Translates TEXTs, or else standard input line by line: as many lines out, in order.",
+    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to translate instead of standard input")
+    parser.add_argument("--to", required=True, metavar="CODE", help="language to translate to, BCP-47, such as fr")
+    parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line: text, score, token ids and more")
+    add_decode_flags(parser)
+    add_model_flags(parser)
+    parser.set_defaults(run=translate, parser=parser)
+
+
+def add_decode_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that make DecodeOptions."""
+    defaults = DecodeOptions()
+    parser.add_argument(
+        "--beam", type=int, default=defaults.num_beams, metavar="N",
+        help=f"beam width, 1 (greedy) to {MAX_BEAMS} (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--length-penalty", type=float, default=defaults.length_penalty, metavar="A",
+        help="score = log-probability / length ** A; 0 to 5 (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alternatives", type=int, default=defaults.num_alternatives, metavar="N",
+        help="translations per text, at most the beam width; needs --json (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-length", type=int, default=defaults.max_length, metavar="N",
+        help="target tokens per sentence; 0: the model's limit (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose who translates."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--bundle", type=Path, metavar="DIR", help="model to use (default: the shipped one)")
+    where.add_argument("--target", metavar="HOST:PORT", help="a running service to use")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: %(default)s)")
+
+
+def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
+    """DecodeOptions of the flags; ends the program with 2 where they are out of range."""
+    try:
+        return DecodeOptions(options.beam, options.length_penalty, options.alternatives, options.max_length)
+    except ValueError as error:
+        wrong_usage(options, str(error))
+
+
+def wrong_usage(options: argparse.Namespace, message: str) -> NoReturn:
+    """Prints usage and message, and ends the program with 2."""
+    parser: argparse.ArgumentParser = options.parser
+    parser.error(message)
+
+
+def open_lines(options: argparse.Namespace, source: str | None, target: str | None) -> LineTranslator:
+    """The translator that the flags choose. Raises as EmbeddedLines and RemoteLines do."""
+    if options.target is not None:
+        if options.precision != "auto" or options.device != "cpu":
+            wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
+        if target is None:
+            wrong_usage(options, "--target needs --to")
+        return RemoteLines(options.target, source, target)
+    from service.app import bundle_paths
+
+    [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
+    settings = EngineSettings(device=options.device, precision=options.precision)
+    return EmbeddedLines(bundle, settings, source, target)
+
+
+def translate(options: argparse.Namespace) -> int:
+    """Runs the command; 1 where a text failed, whose line is then empty.
+
+    Raises:
+        DragomanError: nothing, or not all, can be translated.
+    """
+    decode_options = read_decode_options(options)
+    if decode_options.num_alternatives > 1 and not options.json:
+        wrong_usage(options, "--alternatives needs --json: one line holds one translation")
+    texts: Iterable[str] = options.texts or read_lines(sys.stdin.buffer)
+    code = DONE
+    with open_lines(options, options.source, options.to) as lines:
+        for number, answer in enumerate(lines.translate(texts, decode_options), start=1):
+            if isinstance(answer, DragomanError):
+                code = FAILED
+                print(f"dragoman translate: text {number}: {answer}", file=sys.stderr)
+            line = _as_json(answer) if options.json else getattr(answer, "text", "")
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+    return code
+
+
+def read_lines(stream: BinaryIO) -> Iterator[str]:
+    """Lines as a "\\n" ends them and nothing else does, without it.
+
+    Raises:
+        ConfigurationError: a line is not UTF-8.
+    """
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.removesuffix(b"\n").decode("utf-8")
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"line {number} of the input is not valid UTF-8") from None
+
+
+def _as_json(answer: LineAnswer) -> str:
+    if not isinstance(answer, TextResult):
+        return json.dumps({"error": str(answer)}, ensure_ascii=False)
+    best, *others = answer.alternatives
+    found: dict[str, Any] = {
+        "text": best.text,
+        "score": best.score,
+        "token_ids": list(best.token_ids),
+        "finish_reason": answer.finish_reason.value,
+        "num_sentences": answer.num_sentences,
+        "num_source_tokens": answer.num_source_tokens,
+        "num_target_tokens": answer.num_target_tokens,
+        "split": answer.split,
+    }
+    if others:
+        found["alternatives"] = [
+            {"text": item.text, "score": item.score, "token_ids": list(item.token_ids)} for item in answer.alternatives
+        ]
+    return json.dumps(found, ensure_ascii=False)
