@@ -7,6 +7,7 @@ Knows: every part and the order of their beginnings and ends. Does not know: wha
     SIGTERM    NOT_SERVING, calls are still taken for admit_grace_s (endpoint lists lag behind)
     then       new calls get UNAVAILABLE, open ones have drain_grace_s to finish; past it they get UNAVAILABLE too
     end        exit 0; 1 where calls were broken off. A second signal ends the process at once, 128 + its number.
+    failure    an engine that cannot go on has answered its calls; liveness fails and the process ends with 1
 """
 
 import asyncio
@@ -46,6 +47,7 @@ class Application:
         self._metrics = Metrics()
         self._translators: list[Translator] = []
         self._is_ready = False
+        self._has_failed = False
         self._stop = asyncio.Event()
         self._num_signals = 0
         options = ServerOptions(
@@ -101,14 +103,16 @@ class Application:
             "after_s": round(time.monotonic() - started, 3),
         }
         log.info("serving", extra={"facts": facts})
+        self._watch_engines()
         await stopping
-        return await self._drain()
+        return max(await self._drain(), int(self._has_failed))
 
     async def _drain(self) -> int:
         self._is_ready = False
         await self._server.announce_end()
         log.info("draining", extra={"facts": {"admit_grace_s": self._config.admit_grace_s}})
-        await asyncio.sleep(self._config.admit_grace_s)
+        if not self._has_failed:
+            await asyncio.sleep(self._config.admit_grace_s)
         is_idle = await self._server.drain(self._config.drain_grace_s)
         if is_idle:
             log.info("stopped")
@@ -130,11 +134,32 @@ class Application:
         log.info("loaded", extra={"facts": facts})
         return translator
 
+    def _watch_engines(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def watch(translator: Translator) -> None:
+            translator.engine.failed.wait()
+            try:
+                loop.call_soon_threadsafe(self._on_failure)
+            except RuntimeError:  # The loop is closed: the process ends.
+                return
+
+        for translator in self._translators:
+            threading.Thread(target=watch, args=(translator,), name="watch", daemon=True).start()
+
+    def _on_failure(self) -> None:
+        log.error("an engine failed; ending so that the process is started again")
+        self._has_failed = True
+        self._stop.set()
+
     def _start_metrics_server(self) -> MetricsServer | None:
         if not self._config.metrics_listen:
             return None
         http = MetricsServer(
-            self._config.metrics_listen, self._metrics.render, is_alive=lambda: True, is_ready=lambda: self._is_ready
+            self._config.metrics_listen,
+            self._metrics.render,
+            is_alive=lambda: not self._has_failed,
+            is_ready=lambda: self._is_ready,
         )
         http.start()
         return http

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DragomanError as error:
         return _fail(command, str(error), FAILED)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _OWN_PACKAGES and command not in LATER_COMMANDS:
+        if (error.name or "").partition(".")[0] in _OWN_PACKAGES:
             raise
         extra = LATER_COMMANDS[command].extra if command in LATER_COMMANDS else "train"
         return _fail("", f"`dragoman {command}` needs more packages: pip install 'dragoman[{extra}]'", FAILED)
