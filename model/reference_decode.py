@@ -1,7 +1,7 @@
 """Slow, obvious greedy and beam search: the oracle that everything faster is compared with.
 
-Knows: the model, and the definition of the search. No cache, one sentence at a time, the whole prefix computed anew at
-every step, plain Python lists. If the engine and this disagree, the engine is wrong.
+Knows: the definition of the search. No cache, one sentence at a time, plain Python lists; with the PyTorch model the
+whole prefix is computed anew at every step. If the engine and this disagree, the engine is wrong.
 
 The definition (that of Transformers' ``generate`` with ``early_stopping=False``, and of Marian's normalisation):
 
@@ -14,7 +14,7 @@ The definition (that of Transformers' ``generate`` with ``early_stopping=False``
   count as finished, ended or not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,45 +30,47 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def next_log_probabilities(model: Transformer, memory: Tensor, source_length: int, prefix: list[int]) -> Tensor:
-    """Log-probabilities (V,) of the token after ``prefix``."""
-    lengths = torch.tensor([source_length])
-    states = model.decode(torch.tensor([prefix]), memory, lengths)
-    return model.project(states[0, -1]).float().log_softmax(dim=-1)
+Extend = Callable[[list[int], int], tuple[Tensor, Tensor]]
+"""(target ids so far, n) -> log-probabilities and ids of the n best next tokens, best first."""
 
 
-@torch.inference_mode()
-def greedy_search(model: Transformer, source: Sequence[int], start: int, end: int, max_length: int) -> Hypothesis:
-    """The most probable token at each step, up to the end token or ``max_length``. ``source`` has its end token."""
-    memory = model.encode(torch.tensor([list(source)]), torch.tensor([len(source)]))
+def extend_with(model: Transformer, source: Sequence[int], start: int) -> Extend:
+    """Next tokens by the PyTorch model. ``source`` has its end token."""
+    lengths = torch.tensor([len(source)])
+    with torch.inference_mode():
+        memory = model.encode(torch.tensor([list(source)]), lengths)
+
+    @torch.inference_mode()
+    def extend(ids: list[int], count: int) -> tuple[Tensor, Tensor]:
+        states = model.decode(torch.tensor([[start, *ids]]), memory, lengths)
+        log_probabilities = model.project(states[0, -1]).float().log_softmax(dim=-1)
+        values, tokens = log_probabilities.topk(min(count, len(log_probabilities)))
+        return values, tokens
+
+    return extend
+
+
+def search_greedily(extend: Extend, end: int, max_length: int) -> Hypothesis:
+    """The most probable token at each step, until the end token or ``max_length`` tokens."""
     ids: list[int] = []
     total = torch.tensor(0.0)
     while len(ids) < max_length and (not ids or ids[-1] != end):
-        log_probabilities = next_log_probabilities(model, memory, len(source), [start, *ids])
-        ids.append(int(log_probabilities.argmax()))
-        total = total + log_probabilities[ids[-1]]
+        values, tokens = extend(ids, 1)
+        ids = [*ids, int(tokens[0])]
+        total = total + values[0]
     return Hypothesis(ids, float(total) / len(ids))
 
 
-@torch.inference_mode()
-def beam_search(
-    model: Transformer,
-    source: Sequence[int],
-    start: int,
-    end: int,
-    max_length: int,
-    num_beams: int,
-    length_penalty: float = 1.0,
+def search_beams(
+    extend: Extend, end: int, max_length: int, num_beams: int, length_penalty: float = 1.0
 ) -> list[Hypothesis]:
-    """Up to ``num_beams`` hypotheses, best first. ``source`` has its end token."""
-    memory = model.encode(torch.tensor([list(source)]), torch.tensor([len(source)]))
+    """Up to ``num_beams`` hypotheses, best first."""
     live: list[tuple[Tensor, list[int]]] = [(torch.tensor(0.0), [])]
     finished: list[Hypothesis] = []
     for length in range(1, max_length + 1):
         extensions = []
         for total, ids in live:
-            log_probabilities = next_log_probabilities(model, memory, len(source), [start, *ids])
-            values, tokens = log_probabilities.topk(min(2 * num_beams, len(log_probabilities)))
+            values, tokens = extend(ids, 2 * num_beams)
             extensions += [(total + v, [*ids, int(t)]) for v, t in zip(values, tokens, strict=True)]
         extensions.sort(key=lambda extension: -float(extension[0]))
         extensions = extensions[: 2 * num_beams]
@@ -83,6 +85,24 @@ def beam_search(
         if len(finished) == num_beams and best_live <= finished[-1].score:
             break
     return finished
+
+
+def greedy_search(model: Transformer, source: Sequence[int], start: int, end: int, max_length: int) -> Hypothesis:
+    """Greedy search with the PyTorch model. ``source`` has its end token."""
+    return search_greedily(extend_with(model, source, start), end, max_length)
+
+
+def beam_search(
+    model: Transformer,
+    source: Sequence[int],
+    start: int,
+    end: int,
+    max_length: int,
+    num_beams: int,
+    length_penalty: float = 1.0,
+) -> list[Hypothesis]:
+    """Beam search with the PyTorch model. ``source`` has its end token."""
+    return search_beams(extend_with(model, source, start), end, max_length, num_beams, length_penalty)
 
 
 @torch.inference_mode()

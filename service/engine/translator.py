@@ -4,35 +4,199 @@ Knows: how a text becomes sentences and token ids and back. Does not know: how s
 The CLI, the batch jobs and the gRPC servicer all use this class and nothing below it.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import ModelInfo, Priority, TextAnswer, TextResult
+from service.engine.engine import Engine
+from service.engine.observer import EngineObserver, SilentObserver
+from service.engine.request import (
+    Alternative,
+    FinishReason,
+    Hypothesis,
+    ModelInfo,
+    Priority,
+    Sentence,
+    SentenceAnswer,
+    SentenceResult,
+    TextAnswer,
+    TextResult,
+    Timings,
+)
+from service.engine.settings import EngineSettings
+from service.errors import BundleError, InvalidRequest, RequestError
+from service.runtime.bundle import Bundle, Golden
+from service.runtime.tokenizer import Tokenizer
+from service.text.splitter import SplitText, TextSplitter
+
+PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16",)}
+SEVERITY = (FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION)
+
+OnText = Callable[[int, TextAnswer], None]
 
 
-class Ticket(Protocol):
-    """A submitted request: something to cancel."""
+def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
+    """The bundle's name of the precision to run, such as ``cpu-int8``. Raises BundleError where it has none."""
+    if settings.precision != "auto":
+        name = f"{settings.device}-{settings.precision}"
+        bundle.graphs(name)
+        return name
+    for precision in PREFERENCE[settings.device]:
+        if (name := f"{settings.device}-{precision}") in bundle.manifest.precisions:
+            return name
+    have = ", ".join(bundle.manifest.precisions)
+    raise BundleError(f"{bundle.root} has nothing for device {settings.device!r}; it has {have}")
+
+
+class Ticket:
+    """A submitted request: its texts' sentences, and the answers that have come."""
+
+    def __init__(self, sentences: list[Sentence]) -> None:
+        self.sentences = sentences
 
     def cancel(self) -> None:
         """Frees the request's rows within one step. Texts not answered yet are answered with Cancelled. Idempotent."""
+        for sentence in self.sentences:
+            sentence.cancelled = True
 
 
-class Translator(Protocol):
-    """One loaded model and its engine."""
+class PendingText:
+    """One text on its way: collects the answers of its sentences; the last one completes it."""
 
-    info: ModelInfo
+    def __init__(
+        self, index: int, split: SplitText, options: DecodeOptions, tokenizer: Tokenizer, on_text: OnText
+    ) -> None:
+        self.index, self.split, self.options, self.tokenizer, self.on_text = index, split, options, tokenizer, on_text
+        self.num_source_tokens = 0
+        self.answers: list[SentenceAnswer | None] = [None] * len(split.sentences)
+        self.missing = len(self.answers)
+        self.lock = threading.Lock()
+
+    def receiver(self, place: int) -> Callable[[SentenceAnswer], None]:
+        def receive(answer: SentenceAnswer) -> None:
+            with self.lock:
+                self.answers[place] = answer
+                self.missing -= 1
+                complete = self.missing == 0
+            if complete:
+                self.on_text(self.index, self.assemble())
+
+        return receive
+
+    def assemble(self) -> TextAnswer:
+        results: list[SentenceResult] = []
+        for answer in self.answers:
+            if isinstance(answer, RequestError):
+                return answer
+            if answer is None:
+                raise RuntimeError("a text was completed without all its sentences. This is a bug.")
+            results.append(answer)
+        best = [result.hypotheses[0] for result in results]
+        count = max((len(result.hypotheses) for result in results), default=1)
+        return TextResult(
+            alternatives=tuple(self.alternative(results, rank) for rank in range(count)),
+            finish_reason=max((h.finish_reason for h in best), key=SEVERITY.index, default=FinishReason.END_TOKEN),
+            num_source_tokens=self.num_source_tokens,
+            num_target_tokens=sum(len(hypothesis.ids) for hypothesis in best),
+            num_sentences=len(results),
+            split=self.split.was_cut,
+            timings=Timings(
+                queue_s=max((r.timings.queue_s for r in results), default=0.0),
+                encode_s=max((r.timings.encode_s for r in results), default=0.0),
+                decode_s=max((r.timings.decode_s for r in results), default=0.0),
+            ),
+        )
+
+    def alternative(self, results: Sequence[SentenceResult], rank: int) -> Alternative:
+        chosen: list[Hypothesis] = [r.hypotheses[rank if rank < len(r.hypotheses) else 0] for r in results]
+        ids = tuple(token for hypothesis in chosen for token in hypothesis.ids)
+        if len(chosen) == 1:
+            score = chosen[0].score
+        else:
+            total = sum(hypothesis.log_probability for hypothesis in chosen)
+            score = total / len(ids) ** self.options.length_penalty if ids else 0.0
+        texts = self.tokenizer.decode([hypothesis.ids for hypothesis in chosen])
+        return Alternative(self.split.join(texts), ids, score)
+
+
+class Translator:
+    """One loaded model and its engine.
+
+    Attributes:
+        info: what the model says of itself. engine: what decodes; its ``failed`` event is set when it cannot go on.
+    """
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings, observer: EngineObserver) -> None:
+        manifest = bundle.manifest
+        precision = choose_precision(bundle, settings)
+        self.tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
+        if self.tokenizer.vocab_size != manifest.shape.vocab_size:
+            raise BundleError(
+                f"{bundle.path(manifest.vocabulary)} has {self.tokenizer.vocab_size} pieces, "
+                f"the model {manifest.shape.vocab_size}"
+            )
+        self.info = ModelInfo(
+            name=manifest.name,
+            version=manifest.version,
+            source_language=manifest.source_language,
+            target_language=manifest.target_language,
+            precision=precision,
+            device=settings.device,
+            max_source_tokens=manifest.max_source_tokens,
+            max_target_tokens=manifest.max_target_tokens,
+        )
+        self.settings = settings
+        self.splitter = TextSplitter(manifest.source_language, manifest.max_source_tokens - 1, self.count_tokens)
+        self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
 
     @classmethod
-    def load(cls, bundle: Path) -> "Translator":
-        """Loads, verifies and warms up a bundle. Raises BundleError. (Takes engine settings too: see the class.)"""
+    def load(
+        cls, bundle: Path, settings: EngineSettings | None = None, observer: EngineObserver | None = None
+    ) -> "Translator":
+        """Loads, checks and warms up a bundle: its golden translations must come out as they were written.
+
+        Raises:
+            BundleError: the bundle is damaged, has not the wanted precision, or translates otherwise than it says.
+        """
+        opened = Bundle.open(bundle)
+        try:
+            translator = cls(opened, settings or EngineSettings(), observer or SilentObserver())
+        finally:
+            opened.close()
+        translator.engine.start()
+        try:
+            translator.replay(opened.manifest.golden, str(bundle))
+        except BaseException:
+            translator.close()
+            raise
+        return translator
+
+    def replay(self, golden: Sequence[Golden], where: str) -> None:
+        for example in golden:
+            if example.precision != self.info.precision:
+                continue
+            result = self.translate([example.source], DecodeOptions(num_beams=example.num_beams))[0]
+            if result.alternatives[0].token_ids != example.ids:
+                raise BundleError(
+                    f"{where}: golden translation {example.source!r} with {example.num_beams} beams came out otherwise "
+                    "than the manifest says: the graphs are not what was exported, or this machine computes differently"
+                )
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.tokenizer.encode(texts)]
+
+    def max_length(self, num_source_tokens: int, options: DecodeOptions) -> int:
+        """Target tokens for a sentence: what was asked for, else three for each of the source and some, never more
+        than the model has positions for."""
+        wanted = options.max_length or self.settings.default_max_length or 3 * num_source_tokens + 16
+        return min(wanted, self.info.max_target_tokens)
 
     def submit(
         self,
         texts: Sequence[str],
         options: DecodeOptions,
-        on_text: Callable[[int, TextAnswer], None],
+        on_text: OnText,
         *,
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
@@ -46,14 +210,82 @@ class Translator(Protocol):
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: a text cannot be taken (field is ``texts[i]``).
+            InvalidRequest: the texts can never fit, or max_length is more than the model can give.
         """
+        if options.max_length > self.info.max_target_tokens:
+            limit = self.info.max_target_tokens
+            raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+        pending = [
+            PendingText(index, self.splitter.split(text), options, self.tokenizer, on_text)
+            for index, text in enumerate(texts)
+        ]
+        sentences = [s for text in pending for s in self.sentences_of(text, options, priority, deadline)]
+        if len(sentences) > self.settings.max_queue_sentences:
+            raise InvalidRequest(
+                "texts",
+                f"{len(sentences)} sentences are more than the {self.settings.max_queue_sentences} that may ever wait; "
+                "send fewer texts at a time",
+            )
+        num_tokens = sum(len(sentence.source) for sentence in sentences)
+        if num_tokens > self.settings.max_queue_tokens:
+            raise InvalidRequest(
+                "texts",
+                f"{num_tokens} tokens are more than the {self.settings.max_queue_tokens} that may ever wait; "
+                "send fewer texts at a time",
+            )
+        self.engine.submit(sentences)
+        for text in pending:
+            if not text.answers:
+                on_text(text.index, text.assemble())
+        return Ticket(sentences)
 
-    def translate(self, texts: Sequence[str], options: DecodeOptions) -> list[TextResult]:
-        """Blocks until every text is translated; the first error is raised."""
+    def sentences_of(
+        self, text: PendingText, options: DecodeOptions, priority: Priority, deadline: float | None
+    ) -> list[Sentence]:
+        encoded = self.tokenizer.encode(text.split.sentences)
+        text.num_source_tokens = sum(map(len, encoded))
+        return [
+            Sentence(
+                source=(*ids, self.tokenizer.end),
+                options=options,
+                max_length=self.max_length(len(ids) + 1, options),
+                on_done=text.receiver(place),
+                priority=priority,
+                deadline=deadline,
+            )
+            for place, ids in enumerate(encoded)
+        ]
+
+    def translate(self, texts: Sequence[str], options: DecodeOptions | None = None) -> list[TextResult]:
+        """Blocks until every text is translated; the first error in the order of the texts is raised."""
+        answers: dict[int, TextAnswer] = {}
+        complete = threading.Event()
+
+        def on_text(index: int, answer: TextAnswer) -> None:
+            answers[index] = answer
+            if len(answers) == len(texts):
+                complete.set()
+
+        if not texts:
+            return []
+        ticket = self.submit(texts, options or DecodeOptions(), on_text)
+        try:
+            complete.wait()
+        except BaseException:
+            ticket.cancel()
+            raise
+        results: list[TextResult] = []
+        for index in range(len(texts)):
+            answer = answers[index]
+            if isinstance(answer, RequestError):
+                raise answer
+            results.append(answer)
+        return results
 
     def drain(self, timeout_s: float) -> bool:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
+        return self.engine.drain(timeout_s)
 
     def close(self) -> None:
-        """Stops at once; texts not answered yet are answered with Draining."""
+        """Stops after the present step; texts not answered yet are answered with Draining."""
+        self.engine.close()

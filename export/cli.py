@@ -1,0 +1,91 @@
+"""The commands ``export`` and ``verify``: arguments in, a bundle or a report out.
+
+Knows: arguments and messages. Does not know: how a bundle is made or checked.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from export.graph_runner import GraphRunner
+from export.verify import VerificationError, verify
+from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
+from model.checkpoint import CheckpointError, load_model
+from service.errors import BundleError
+from service.runtime.bundle import Bundle
+from service.runtime.tokenizer import Tokenizer
+
+EXIT_FAILED, EXIT_BAD_BUNDLE = 1, 78
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="make a bundle of a training checkpoint and verify it")
+    export.add_argument("checkpoint", type=Path, help="a folder that dragoman train or dragoman average wrote")
+    export.add_argument("bundle", type=Path, help="the bundle's folder; replaced if it is a bundle already")
+    export.add_argument("--name", help="what clients call the model (default: SOURCE-TARGET)")
+    export.add_argument("--model-version", default="1", help="which version of that model this is (default: 1)")
+    export.add_argument(
+        "--precision",
+        action="append",
+        choices=list(PRECISIONS),
+        help="graphs to make; may be given several times (default: all)",
+    )
+    export.add_argument("--max-source-tokens", type=int, default=256, help="longest sentence taken (default: 256)")
+    export.add_argument("--max-target-tokens", type=int, default=384, help="longest translation made (default: 384)")
+    export.add_argument("--golden", type=Path, help="file of source sentences to choose golden translations from")
+    export.add_argument(
+        "--card", type=Path, help="JSON file about training text, licence and scores, kept in the bundle"
+    )
+    export.set_defaults(run=run_export)
+    check = commands.add_parser("verify", help="check a bundle's files, and its graphs against the checkpoint")
+    check.add_argument("bundle", type=Path)
+    check.add_argument("--checkpoint", type=Path, help="the PyTorch model the bundle was made of")
+    check.set_defaults(run=run_verify)
+
+
+def complain(message: str, code: int) -> int:
+    print(f"dragoman: {message}", file=sys.stderr)
+    return code
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    try:
+        model, tokenizer, description = load_model(arguments.checkpoint)
+        options = ExportOptions(
+            name=arguments.name or f"{description.source_language}-{description.target_language}",
+            version=arguments.model_version,
+            precisions=tuple(arguments.precision or PRECISIONS),
+            max_source_tokens=arguments.max_source_tokens,
+            max_target_tokens=arguments.max_target_tokens,
+            golden_texts=tuple(arguments.golden.read_text().splitlines()) if arguments.golden else (),
+            card=json.loads(arguments.card.read_text()) if arguments.card else {},
+        )
+        reports = write_bundle(model, tokenizer, description, arguments.bundle, options)
+    except (ExportError, VerificationError) as error:
+        return complain(str(error), EXIT_FAILED)
+    except (CheckpointError, OSError, json.JSONDecodeError) as error:
+        return complain(str(error), EXIT_BAD_BUNDLE)
+    for precision, report in reports.items():
+        print(f"{precision}: {report}")
+    print(f"wrote {arguments.bundle}")
+    return 0
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    try:
+        bundle = Bundle.open(arguments.bundle)
+        print(f"{arguments.bundle}: every file is as the manifest says")
+        if arguments.checkpoint is None:
+            return 0
+        model, _, _ = load_model(arguments.checkpoint)
+        manifest = bundle.manifest
+        tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
+        for precision, graphs in manifest.precisions.items():
+            runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
+            print(f"{precision}: {verify(model, runner, tokenizer.end, exact=precision.endswith('fp32'))}")
+    except VerificationError as error:
+        return complain(str(error), EXIT_FAILED)
+    except (BundleError, CheckpointError) as error:
+        return complain(str(error), EXIT_BAD_BUNDLE)
+    return 0

@@ -1,0 +1,50 @@
+"""Golden translations: what a bundle must say again on every machine, chosen so that rounding cannot change them.
+
+Knows: how clear a search's decisions were. Does not know: files, verification.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from export.graph_runner import GraphRunner
+from model.reference_decode import Extend, search_beams, search_greedily
+from service.runtime.bundle import Golden
+from service.runtime.tokenizer import Tokenizer
+
+NUM_BEAMS, MAX_GOLDEN, MAX_LENGTH = 4, 4, 60
+# Natural logarithms. Another processor's rounding moves int8 log-probabilities by a few hundredths.
+GREEDY_MARGIN, BEAM_MARGIN = 0.25, 0.05
+
+
+class ClearestGap:
+    """Wraps an Extend and remembers the smallest gap between the best and the second-best token."""
+
+    def __init__(self, extend: Extend) -> None:
+        self.extend, self.smallest = extend, float("inf")
+
+    def __call__(self, ids: list[int], count: int) -> tuple[Tensor, Tensor]:
+        values, tokens = self.extend(ids, max(count, 2))
+        self.smallest = min(self.smallest, float(values[0] - values[1]))
+        return values[:count], tokens[:count]
+
+
+def golden_translations(
+    runner: GraphRunner, tokenizer: Tokenizer, precision: str, texts: Sequence[str], max_target_tokens: int
+) -> list[Golden]:
+    """Up to MAX_GOLDEN texts whose greedy and beam translations are clear, with their token ids."""
+    golden: list[Golden] = []
+    for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
+        source = [*ids, tokenizer.end]
+        length = min(3 * len(source) + 16, max_target_tokens)
+        gap = ClearestGap(runner.extend_with(source, length))
+        greedy = search_greedily(gap, tokenizer.end, length)
+        beams = search_beams(runner.extend_with(source, length), tokenizer.end, length, NUM_BEAMS)
+        ended = greedy.ids[-1] == beams[0].ids[-1] == tokenizer.end and len(greedy.ids) <= MAX_LENGTH
+        clear = gap.smallest > GREEDY_MARGIN and len(beams) > 1 and beams[0].score - beams[1].score > BEAM_MARGIN
+        if ended and clear:
+            golden.append(Golden(precision, text, 1, tuple(greedy.ids)))
+            golden.append(Golden(precision, text, NUM_BEAMS, tuple(beams[0].ids)))
+        if len(golden) >= 2 * MAX_GOLDEN:
+            break
+    return golden

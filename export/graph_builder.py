@@ -1,0 +1,85 @@
+"""Writes an ONNX graph one operator at a time.
+
+Knows: ONNX's names and versions. Does not know: what a Transformer is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from export.weights_file import WeightsFile
+
+# onnx writes newer versions by default than ONNX Runtime reads.
+OPSET, IR_VERSION = 21, 10
+CONTRIB = "com.microsoft"
+SMALL_BYTES = 1024  # smaller initializers stay in the graph
+
+Shape = Sequence[int | str]
+
+
+class GraphBuilder:
+    """Nodes, inputs, outputs and initializers of one graph; every method returns the name of what it made."""
+
+    def __init__(self, name: str, weights: WeightsFile) -> None:
+        self.name, self.weights = name, weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+
+    def input(self, name: str, dtype: type[np.generic], shape: Shape) -> str:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self.inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        return name
+
+    def output(self, value: str, name: str, dtype: type[np.generic], shape: Shape) -> None:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self.outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        if value != name:
+            self.nodes.append(helper.make_node("Identity", [value], [name]))
+
+    def constant(self, values: object, dtype: type[np.generic]) -> str:
+        """A small constant; equal ones are shared."""
+        array = np.asarray(values, dtype)
+        name = f"const_{array.dtype.name}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()}"
+        return self.weight(name, array)
+
+    def weight(self, name: str, values: NDArray[np.generic]) -> str:
+        if name not in self.initializers:
+            small = values.nbytes <= SMALL_BYTES
+            self.initializers[name] = (
+                onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)
+                if small
+                else self.weights.reference(name, values)
+            )
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        return self.ops(kind, *inputs, num_outputs=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self,
+        kind: str,
+        *inputs: str,
+        num_outputs: int,
+        domain: str = "",
+        outputs: Sequence[str] = (),
+        **attributes: Any,
+    ) -> list[str]:
+        """A node with several outputs; ``outputs`` names the last of them (those that leave the graph)."""
+        stem = f"{kind}_{len(self.nodes)}"
+        names = [f"{stem}_{i}" for i in range(num_outputs - len(outputs))] + list(outputs)
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=stem, domain=domain, **attributes))
+        return names
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        return self.op("Reshape", value, self.constant(list(shape), np.int64))
+
+    def model(self) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="dragoman")

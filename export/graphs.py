@@ -1,0 +1,223 @@
+"""The three graphs of a bundle: encoder, decoder step, score.
+
+Knows: the Transformer's order of parts and each graph's inputs and outputs. Does not know: precisions, files.
+
+Encoder        source (B, S) int64, source_lengths (B,) int64
+               -> per decoder layer cross_key_i, cross_value_i (B, H, S, D): all the decoder ever needs of the source
+
+Decoder step   tokens (R,) int64: the last token of each row; lengths (R,) int32: tokens before it
+               source_lengths_less_1 (N,) int32, N sentences; query_rows (N * K,): which row is beam k of sentence n;
+               row_queries (R,): the inverse; num_candidates (1,)
+               self_key_i, self_value_i (R, H, T_max, D): written in place at position lengths[r]
+               cross_key_i, cross_value_i (N, H, S_max, D)
+               -> candidate_ids, candidate_log_probabilities (R, num_candidates), best first
+
+Score          source, source_lengths, target_in (B, T): start token and target; target_out (B, T): target and end token
+               -> log_probabilities (B, T); alignment (B, T, S): cross-attention of the last layer, mean over heads
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from export.graph_builder import CONTRIB, GraphBuilder, Shape
+from export.layers import Array, Layers, Matrices
+from export.weights_file import WeightsFile
+from model.config import ModelConfig
+
+Model = tuple[ModelConfig, Mapping[str, Array]]
+
+
+def source_mask(graph: GraphBuilder, lengths: str, length: str) -> str:
+    """(B, 1, 1, S): 0 on real source tokens, minus infinity on padding."""
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    places = graph.op("Range", zero, graph.op("Squeeze", length), one)
+    beyond = graph.op("Less", places, graph.op("Unsqueeze", lengths, graph.constant([1], np.int64)))  # (B, S)
+    mask = graph.op("Where", beyond, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
+    return graph.op("Unsqueeze", mask, graph.constant([1, 2], np.int64))
+
+
+def causal_mask(graph: GraphBuilder, length: str) -> str:
+    """(T, T): 0 on and below the diagonal, minus infinity above."""
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    places = graph.op("Range", zero, graph.op("Squeeze", length), one)
+    later = graph.op("Less", graph.op("Unsqueeze", places, graph.constant([1], np.int64)), places)  # key after query
+    return graph.op("Where", later, graph.constant(-np.inf, np.float32), graph.constant(0.0, np.float32))
+
+
+def embed_sequence(layers: Layers, ids: str, length: str, side: str) -> str:
+    """(B, T) ids -> (B * T, M)."""
+    graph = layers.graph
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    positions = graph.op("Range", zero, graph.op("Squeeze", length), one)
+    vectors = layers.embed(ids, positions, side)
+    return graph.reshape(vectors, [-1, layers.config.model_width])
+
+
+def encode(layers: Layers, source: str, lengths: str) -> tuple[str, str, str]:
+    """Encoder states (B * S, M), the shape [B, S], the padding mask."""
+    graph = layers.graph
+    shape = graph.op("Shape", source)
+    length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
+    mask = source_mask(graph, lengths, length)
+    x = embed_sequence(layers, source, length, "source")
+    for i in range(layers.config.num_encoder_layers):
+        x = self_attention_block(layers, x, f"encoder.{i}", shape, mask)
+        name = f"encoder.{i}.feed_forward"
+        x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
+    return layers.final_norm(x, "encoder"), shape, mask
+
+
+def self_attention_block(layers: Layers, x: str, layer: str, shape: str, mask: str) -> str:
+    name = f"{layer}.self_attention"
+    joined = layers.linear(layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
+    query, key, value = layers.split(joined, 3)
+    context, _ = layers.attention(
+        layers.heads(query, shape), layers.heads(key, shape, transposed=True), layers.heads(value, shape), mask
+    )
+    return layers.leave(x, layers.linear(context, f"{name}.output"), name)
+
+
+def cross_keys_values(layers: Layers, memory: str, layer: int, shape: str) -> tuple[str, str]:
+    name = f"decoder.{layer}.cross_attention"
+    key = layers.heads(layers.linear(memory, f"{name}.key"), shape)
+    return key, layers.heads(layers.linear(memory, f"{name}.value"), shape)
+
+
+def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
+    graph = GraphBuilder("encoder", weights)
+    layers = Layers(graph, *model, matrices)
+    source = graph.input("source", np.int64, ["B", "S"])
+    lengths = graph.input("source_lengths", np.int64, ["B"])
+    memory, shape, _ = encode(layers, source, lengths)
+    config = layers.config
+    kv_shape: Shape = ["B", config.num_heads, "S", config.model_width // config.num_heads]
+    for i in range(config.num_decoder_layers):
+        key, value = cross_keys_values(layers, memory, i, shape)
+        graph.output(key, f"cross_key_{i}", np.float32, kv_shape)
+        graph.output(value, f"cross_value_{i}", np.float32, kv_shape)
+    return graph.model()
+
+
+class DecoderStep:
+    """The decoder step graph for up to K beams a sentence.
+
+    Self-attention and cross-attention are both GroupQueryAttention with one query token: its cost follows each row's
+    real length, and each head of each row is computed on its own, so that no result depends on other rows. In
+    cross-attention the K beams of a sentence are K groups of query heads over the sentence's one set of keys and
+    values.
+    """
+
+    def __init__(self, model: Model, matrices: Matrices, weights: WeightsFile, num_beams: int) -> None:
+        self.graph = GraphBuilder(f"decoder_{num_beams}", weights)
+        self.layers = Layers(self.graph, *model, matrices)
+        self.config, self.num_beams = model[0], num_beams
+        self.head_width = self.config.model_width // self.config.num_heads
+        graph = self.graph
+        self.tokens = graph.input("tokens", np.int64, ["R"])
+        self.lengths = graph.input("lengths", np.int32, ["R"])
+        self.source_lengths_less_1 = graph.input("source_lengths_less_1", np.int32, ["N"])
+        self.query_rows = graph.input("query_rows", np.int64, ["Q"])
+        self.row_queries = graph.input("row_queries", np.int64, ["R"])
+        self.num_candidates = graph.input("num_candidates", np.int64, [1])
+        self.self_capacity = graph.input("self_capacity", np.int32, [])
+        self.cross_capacity = graph.input("cross_capacity", np.int32, [])
+        self.no_keys = graph.input("no_keys", np.float32, ["N", 0, self.config.model_width])
+
+    def attend(
+        self, query: str, key: str, value: str, past: str, lengths: str, capacity: str, groups: int
+    ) -> list[str]:
+        """GroupQueryAttention over the buffers called ``past``; they leave the graph as what they came in as."""
+        shape = ["R" if past.startswith("self") else "N", self.config.num_heads, "C_" + past[:5], self.head_width]
+        past_key = self.graph.input(past.format("key"), np.float32, shape)
+        past_value = self.graph.input(past.format("value"), np.float32, shape)
+        present = [f"present_{past_key}", f"present_{past_value}"]
+        results = self.graph.ops(
+            "GroupQueryAttention",
+            *(query, key, value, past_key, past_value, lengths, capacity),
+            num_outputs=3,
+            outputs=present,
+            domain=CONTRIB,
+            num_heads=self.config.num_heads * groups,
+            kv_num_heads=self.config.num_heads,
+        )
+        for name in present:
+            self.graph.output(name, name, np.float32, shape)
+        return results
+
+    def self_attention(self, x: str, layer: int) -> str:
+        name, width = f"decoder.{layer}.self_attention", self.config.model_width
+        joined = self.layers.linear(self.layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
+        joined = self.graph.reshape(joined, [-1, 1, 3 * width])
+        past = f"self_{{}}_{layer}"
+        context = self.attend(joined, "", "", past, self.lengths, self.self_capacity, groups=1)[0]
+        update = self.layers.linear(self.graph.reshape(context, [-1, width]), f"{name}.output")
+        return self.layers.leave(x, update, name)
+
+    def cross_attention(self, x: str, layer: int) -> str:
+        name, width = f"decoder.{layer}.cross_attention", self.config.model_width
+        query = self.layers.linear(self.layers.enter(x, name), f"{name}.query")  # (R, M)
+        query = self.graph.op("Gather", query, self.query_rows)  # (N * K, M)
+        query = self.swap_beams_and_heads(query, self.num_beams, self.config.num_heads)
+        query = self.graph.reshape(query, [-1, 1, self.num_beams * width])
+        past, lengths = f"cross_{{}}_{layer}", self.source_lengths_less_1
+        context = self.attend(
+            query, self.no_keys, self.no_keys, past, lengths, self.cross_capacity, groups=self.num_beams
+        )[0]
+        context = self.swap_beams_and_heads(context, self.config.num_heads, self.num_beams)
+        context = self.graph.op("Gather", self.graph.reshape(context, [-1, width]), self.row_queries)  # (R, M)
+        return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
+
+    def swap_beams_and_heads(self, x: str, first: int, second: int) -> str:
+        """(N, first, second, D) -> (N, second, first, D); nothing to do for one beam."""
+        if self.num_beams == 1:
+            return x
+        x = self.graph.reshape(x, [-1, first, second, self.head_width])
+        return self.graph.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    def build(self) -> onnx.ModelProto:
+        graph, layers = self.graph, self.layers
+        x = layers.embed(self.tokens, self.lengths, "target")
+        for i in range(self.config.num_decoder_layers):
+            x = self.cross_attention(self.self_attention(x, i), i)
+            name = f"decoder.{i}.feed_forward"
+            x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
+        logits = layers.logits(layers.final_norm(x, "decoder"))
+        log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
+        values, ids = graph.ops("TopK", log_probabilities, self.num_candidates, num_outputs=2, axis=-1)
+        graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
+        graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
+        return graph.model()
+
+
+def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
+    graph = GraphBuilder("score", weights)
+    layers = Layers(graph, *model, matrices)
+    source = graph.input("source", np.int64, ["B", "S"])
+    lengths = graph.input("source_lengths", np.int64, ["B"])
+    target_in = graph.input("target_in", np.int64, ["B", "T"])
+    target_out = graph.input("target_out", np.int64, ["B", "T"])
+    memory, source_shape, padding = encode(layers, source, lengths)
+    shape = graph.op("Shape", target_in)
+    length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
+    causal = causal_mask(graph, length)
+    x = embed_sequence(layers, target_in, length, "target")
+    attention = ""
+    for i in range(layers.config.num_decoder_layers):
+        x = self_attention_block(layers, x, f"decoder.{i}", shape, causal)
+        name = f"decoder.{i}.cross_attention"
+        query = layers.heads(layers.linear(layers.enter(x, name), f"{name}.query"), shape)
+        key, value = cross_keys_values(layers, memory, i, source_shape)
+        key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
+        context, attention = layers.attention(query, key, value, padding)
+        x = layers.leave(x, layers.linear(context, f"{name}.output"), name)
+        name = f"decoder.{i}.feed_forward"
+        x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
+    logits = layers.logits(layers.final_norm(x, "decoder"))
+    chosen = graph.op("Unsqueeze", graph.reshape(target_out, [-1]), graph.constant([1], np.int64))
+    picked = graph.op("GatherElements", graph.op("LogSoftmax", logits, axis=-1), chosen, axis=1)
+    graph.output(graph.op("Reshape", picked, shape), "log_probabilities", np.float32, ["B", "T"])
+    alignment = graph.op("ReduceMean", attention, graph.constant([1], np.int64), keepdims=0)
+    graph.output(alignment, "alignment", np.float32, ["B", "T", "S"])
+    return graph.model()

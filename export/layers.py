@@ -1,0 +1,171 @@
+"""The Transformer's parts as ONNX operators, in float32 or per-row int8.
+
+Knows: operators and which of them are fast and exact on ONNX Runtime. Does not know: the order of the parts
+(graphs.py). Dimension key: model/transformer.py. Here R is the number of rows of a decoder step.
+
+int8: weights are signed, one scale per output column; activations unsigned around 128, **one scale per row**, so
+that no row's result depends on its neighbours; the products are summed in integers, where order does not matter.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph_builder import CONTRIB, GraphBuilder
+from model.config import ModelConfig
+
+Array = NDArray[np.generic]
+SMALLEST_SCALE = 1e-12  # an all-zero row would divide by zero
+
+
+class Matrices(Protocol):
+    """How a precision stores and multiplies matrices."""
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+        """x (N, K) times ``weight`` (K, M_out), plus bias: (N, M_out)."""
+
+    def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
+        """Rows of an embedding (V, M): (..., M) float32."""
+
+    def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
+        """x (N, M) times the transpose of an embedding (V, M): logits (N, V)."""
+
+
+class Float32:
+    """Matrices as they were trained."""
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+        product = graph.op("MatMul", x, graph.weight(f"{name}.weight", weight))
+        return product if bias is None else graph.op("Add", product, graph.weight(f"{name}.bias", bias))
+
+    def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
+        return graph.op("Gather", graph.weight(f"{name}.weight", table), ids)
+
+    def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
+        columns = graph.op("Transpose", graph.weight(f"{name}.weight", table), perm=[1, 0])
+        return graph.op("MatMul", x, columns)
+
+
+class PerRowInt8:
+    """8-bit weights and activations; about a quarter of the bytes and of the time of float32."""
+
+    def quantize(self, weight: Array) -> tuple[Array, Array]:
+        """Symmetric, by column: (K, N) float32 -> int8 in [-127, 127] and (N,) scales."""
+        limit = np.abs(weight).max(axis=0)
+        scale = np.maximum(limit, SMALLEST_SCALE).astype(np.float32) / np.float32(127)
+        return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+    def multiply(self, graph: GraphBuilder, x: str, columns: str, scales: str) -> str:
+        limit = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([1], np.int64), keepdims=1)
+        scale = graph.op("Mul", limit, graph.constant(1 / 127, np.float32))
+        scale = graph.op("Max", scale, graph.constant(SMALLEST_SCALE, np.float32))  # (N, 1)
+        flat = graph.reshape(scale, [-1])
+        centre = graph.op("Expand", graph.constant([128], np.uint8), graph.op("Shape", flat))
+        rounded = graph.op("QuantizeLinear", x, flat, centre, axis=0)
+        one, zero_point = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
+        product = graph.op("MatMulIntegerToFloat", rounded, columns, one, scales, zero_point, domain=CONTRIB)
+        return graph.op("Mul", product, scale)
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+        rounded, scale = self.quantize(weight)
+        columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", scale)
+        product = self.multiply(graph, x, columns, scales)
+        return product if bias is None else graph.op("Add", product, graph.weight(f"{name}.bias", bias))
+
+    def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
+        rounded, scale = self.quantize(table.T)
+        rows = graph.op("Gather", graph.weight(f"{name}.int8", np.ascontiguousarray(rounded.T)), ids)
+        scales = graph.op("Gather", graph.weight(f"{name}.scale", scale), ids)
+        scales = graph.op("Unsqueeze", scales, graph.constant([-1], np.int64))
+        return graph.op("Mul", graph.op("Cast", rows, to=1), scales)
+
+    def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
+        rounded, scale = self.quantize(table.T)
+        rows = graph.weight(f"{name}.int8", np.ascontiguousarray(rounded.T))
+        columns = graph.op("Transpose", rows, perm=[1, 0])  # folded when the session is made
+        return self.multiply(graph, x, columns, graph.weight(f"{name}.scale", scale))
+
+
+class Layers:
+    """The parts of one model, added to one graph. ``state`` holds the PyTorch weights by name."""
+
+    def __init__(
+        self, graph: GraphBuilder, config: ModelConfig, state: Mapping[str, Array], matrices: Matrices
+    ) -> None:
+        self.graph, self.config, self.state, self.matrices = graph, config, state, matrices
+
+    def linear(self, x: str, *names: str) -> str:
+        """One product for one or several linear layers that read the same input, side by side: (N, sum of widths)."""
+        weight = np.concatenate([self.state[f"{name}.weight"].T for name in names], axis=1)
+        bias = np.concatenate([self.state[f"{name}.bias"] for name in names])
+        return self.matrices.linear(self.graph, x, weight, bias, "+".join(names))
+
+    def split(self, x: str, parts: int) -> list[str]:
+        """(N, parts * M) -> ``parts`` times (N, M)."""
+        sizes = self.graph.constant([self.config.model_width] * parts, np.int64)
+        return self.graph.ops("Split", x, sizes, num_outputs=parts, axis=1)
+
+    def norm(self, x: str, name: str) -> str:
+        scale = self.graph.weight(f"{name}.weight", self.state[f"{name}.weight"])
+        bias = self.graph.weight(f"{name}.bias", self.state[f"{name}.bias"])
+        return self.graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.config.norm_epsilon)
+
+    def enter(self, x: str, name: str) -> str:
+        return self.norm(x, f"{name}_residual.norm") if self.config.norm == "pre" else x
+
+    def leave(self, x: str, update: str, name: str) -> str:
+        total = self.graph.op("Add", x, update)
+        return total if self.config.norm == "pre" else self.norm(total, f"{name}_residual.norm")
+
+    def final_norm(self, x: str, name: str) -> str:
+        return self.norm(x, f"{name}_norm") if self.config.norm == "pre" else x
+
+    def embed(self, ids: str, positions: str, side: str) -> str:
+        """Token ids and position numbers of one shape -> vectors (..., M)."""
+        name = "source_embedding" if self.config.tie_embeddings else f"{side}_embedding"
+        vectors = self.matrices.gather(self.graph, ids, self.state[f"{name}.weight"], name)
+        if self.config.scale_embeddings:
+            vectors = self.graph.op("Mul", vectors, self.graph.constant(self.config.model_width**0.5, np.float32))
+        table = self.graph.weight("positions", self.state["positions"])
+        return self.graph.op("Add", vectors, self.graph.op("Gather", table, positions))
+
+    def logits(self, states: str) -> str:
+        name = "source_embedding" if self.config.tie_embeddings else "target_embedding"
+        logits = self.matrices.transposed(self.graph, states, self.state[f"{name}.weight"], name)
+        if self.config.output_bias:
+            logits = self.graph.op("Add", logits, self.graph.weight("output_bias", self.state["output_bias"]))
+        return logits
+
+    def feed_forward(self, x: str, name: str) -> str:
+        inner = self.linear(x, f"{name}.inner")
+        return self.linear(self.activation(inner), f"{name}.outer")
+
+    def activation(self, x: str) -> str:
+        if self.config.activation == "relu":
+            return self.graph.op("Relu", x)
+        if self.config.activation == "gelu":
+            return self.graph.op("Gelu", x, approximate="none")
+        return self.graph.op("Mul", x, self.graph.op("Sigmoid", x))
+
+    def heads(self, x: str, sentences_and_length: str, transposed: bool = False) -> str:
+        """(B * S, M) -> (B, H, S, D), or (B, H, D, S) for the keys of a plain product."""
+        heads, width = self.config.num_heads, self.config.model_width // self.config.num_heads
+        shape = self.graph.op(
+            "Concat", sentences_and_length, self.graph.constant([heads, width], np.int64), axis=0
+        )  # [B, S, H, D]
+        perm = [0, 2, 3, 1] if transposed else [0, 2, 1, 3]
+        return self.graph.op("Transpose", self.graph.op("Reshape", x, shape), perm=perm)
+
+    def attention(self, query: str, key: str, value: str, mask: str) -> tuple[str, str]:
+        """Plain attention over whole sequences: (B, H, T, D), (B, H, D, S), (B, H, S, D) -> (B * T, M), weights.
+
+        Padding adds exact zeros to every sum, so results do not depend on how far a batch is padded.
+        """
+        width = self.config.model_width // self.config.num_heads
+        query = self.graph.op("Mul", query, self.graph.constant(width**-0.5, np.float32))
+        scores = self.graph.op("Add", self.graph.op("MatMul", query, key), mask)
+        weights = self.graph.op("Softmax", scores, axis=-1)
+        context = self.graph.op("Transpose", self.graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
+        return self.graph.reshape(context, [-1, self.config.model_width]), weights

@@ -1,0 +1,173 @@
+"""Makes a bundle of a model: graphs, weights, manifest; checked, then moved into place whole.
+
+Knows: which files a bundle has. Does not know: operators (layers.py), what makes a graph right (verify.py).
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from export.golden import golden_translations
+from export.graph_runner import GraphRunner
+from export.graphs import DecoderStep, encoder_graph, score_graph
+from export.layers import Float32, Matrices, PerRowInt8
+from export.verify import Report, verify
+from export.weights_file import WeightsFile
+from model.checkpoint import Description
+from model.transformer import Transformer
+from service.decoding.options import MAX_BEAMS
+from service.runtime.bundle import MANIFEST, Graphs, Manifest, Shape, manifest_json, sha256_of
+from service.runtime.tokenizer import Tokenizer
+
+PRECISIONS: Mapping[str, Matrices] = {"cpu-fp32": Float32(), "cpu-int8": PerRowInt8()}
+# Decoder graphs are made for these many beams; a sentence uses the narrowest that fits.
+BEAM_WIDTHS = (1, 2, 4, 6, 8, MAX_BEAMS)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How a bundle is made."""
+
+    name: str
+    """What ListModels and metrics call the model."""
+    version: str
+    """Which of several versions of that model this is."""
+    precisions: tuple[str, ...] = ("cpu-int8", "cpu-fp32")
+    """Keys of PRECISIONS."""
+    max_source_tokens: int = 256
+    """Longest sentence taken, end token counted; the service splits longer ones."""
+    max_target_tokens: int = 384
+    """Most tokens of a translation, end token counted."""
+    golden_texts: tuple[str, ...] = ()
+    """Source sentences to choose golden translations from."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """Training text, licence, scores, known failures."""
+
+
+class ExportError(Exception):
+    """A bundle cannot be made as asked; the message says why."""
+
+
+def shape_of(model: Transformer) -> Shape:
+    config = model.config
+    return Shape(
+        vocab_size=config.vocab_size,
+        model_width=config.model_width,
+        num_heads=config.num_heads,
+        num_encoder_layers=config.num_encoder_layers,
+        num_decoder_layers=config.num_decoder_layers,
+    )
+
+
+def state_arrays(model: Transformer) -> dict[str, np.ndarray[Any, np.dtype[np.generic]]]:
+    state = {name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
+    return state | {"positions": model.positions.numpy()}
+
+
+def write_graphs(model: Transformer, folder: Path, precision: str) -> Graphs:
+    """Writes all graphs of one precision into ``folder/precision``."""
+    target = folder / precision
+    target.mkdir(parents=True)
+    weights, matrices = WeightsFile("weights.bin"), PRECISIONS[precision]
+    parts = (model.config, state_arrays(model))
+    graphs = {"encoder": encoder_graph(parts, matrices, weights), "score": score_graph(parts, matrices, weights)}
+    for beams in BEAM_WIDTHS:
+        graphs[f"decoder-{beams}"] = DecoderStep(parts, matrices, weights, beams).build()
+    weights.write(target)
+    for name, graph in graphs.items():
+        path = target / f"{name}.onnx"
+        path.write_bytes(graph.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(path))
+    return Graphs(
+        encoder=f"{precision}/encoder.onnx",
+        decoder={beams: f"{precision}/decoder-{beams}.onnx" for beams in BEAM_WIDTHS},
+        score=f"{precision}/score.onnx",
+        weights=f"{precision}/weights.bin",
+    )
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_options(model: Transformer, options: ExportOptions, folder: Path) -> None:
+    for precision in options.precisions:
+        if precision not in PRECISIONS:
+            raise ExportError(f"precision {precision!r} is unknown; known are {', '.join(PRECISIONS)}")
+    limit = model.config.max_positions
+    for name, value in (("source", options.max_source_tokens), ("target", options.max_target_tokens)):
+        if not 2 <= value <= limit:
+            raise ExportError(f"max_{name}_tokens ({value}) must be in [2, the model's max_positions ({limit})]")
+    if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
+        raise ExportError(f"{folder} exists and is not a bundle; choose another place or remove it")
+
+
+def write_bundle(
+    model: Transformer, tokenizer: Tokenizer, description: Description, folder: Path, options: ExportOptions
+) -> dict[str, Report]:
+    """Exports, verifies and writes a bundle; ``folder`` appears whole or stays as it was.
+
+    Returns:
+        What verification measured, by precision.
+
+    Raises:
+        ExportError: an option is out of range. VerificationError: a graph is not the model.
+    """
+    check_options(model, options, folder)
+    shape, reports = shape_of(model), {}
+    golden = []
+    with whole_or_nothing(folder) as partial, torch.inference_mode():
+        (partial / "vocabulary.spm").write_bytes(tokenizer.model)
+        precisions = {precision: write_graphs(model, partial, precision) for precision in options.precisions}
+        for precision, graphs in precisions.items():
+            runner = GraphRunner(partial, graphs, shape, tokenizer.start)
+            reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))
+            golden += golden_translations(runner, tokenizer, precision, options.golden_texts, options.max_target_tokens)
+        manifest = Manifest(
+            name=options.name,
+            version=options.version,
+            source_language=description.source_language,
+            target_language=description.target_language,
+            shape=shape,
+            max_source_tokens=options.max_source_tokens,
+            max_target_tokens=options.max_target_tokens,
+            vocabulary="vocabulary.spm",
+            precisions=precisions,
+            golden=tuple(golden),
+            card=options.card,
+        )
+        write_manifest(partial, manifest)
+    return reports
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in paths}
+    (folder / MANIFEST).write_text(manifest_json(manifest, files), encoding="utf-8")
+
+
+def select_precisions(manifest: Manifest, chosen: Sequence[str]) -> Manifest:
+    """The same manifest with only some of its precisions."""
+    return replace(
+        manifest,
+        precisions={name: graphs for name, graphs in manifest.precisions.items() if name in chosen},
+        golden=tuple(golden for golden in manifest.golden if golden.precision in chosen),
+    )

@@ -1,0 +1,55 @@
+"""Greedy search: at each step the most probable token.
+
+Knows: candidate arrays. Does not know: models, rows, requests.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.options import DecodeOptions
+from service.decoding.search import Advance, Found
+
+
+class GreedySearch:
+    """Ends a sentence at its end token or at its max_length."""
+
+    num_beams = 1
+    num_candidates = 1
+
+    def __init__(self, end: int, max_target_tokens: int) -> None:
+        self.end = end
+        self.ids: NDArray[np.int32] = np.zeros((0, max_target_tokens), np.int32)
+        self.lengths: NDArray[np.int32] = np.zeros(0, np.int32)
+        self.max_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
+        self.length_penalties: NDArray[np.float64] = np.zeros(0)
+        self.totals: NDArray[np.float32] = np.zeros(0, np.float32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def admit(self, options: list[DecodeOptions], max_lengths: list[int]) -> None:
+        count = len(options)
+        self.ids = np.concatenate([self.ids, np.zeros((count, self.ids.shape[1]), np.int32)])
+        self.lengths = np.append(self.lengths, np.zeros(count, np.int32))
+        self.max_lengths = np.append(self.max_lengths, np.array(max_lengths, np.int32))
+        self.length_penalties = np.append(self.length_penalties, [o.length_penalty for o in options])
+        self.totals = np.append(self.totals, np.zeros(count, np.float32))
+
+    def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
+        tokens = ids[:, :, 0]
+        self.ids[np.arange(len(self)), self.lengths] = tokens[:, 0]
+        self.lengths += 1
+        self.totals += log_probabilities[:, 0, 0]
+        failed = np.isnan(self.totals)
+        done = (tokens[:, 0] == self.end) | (self.lengths == self.max_lengths) | failed
+        return Advance(tokens, None, done, failed)
+
+    def found(self, sentence: int) -> list[Found]:
+        length, total = int(self.lengths[sentence]), float(self.totals[sentence])
+        ids = tuple(self.ids[sentence, :length].tolist())
+        score = total / length ** float(self.length_penalties[sentence])
+        return [Found(ids, total, score, ids[-1] == self.end)]
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        for name in ("ids", "lengths", "max_lengths", "length_penalties", "totals"):
+            setattr(self, name, getattr(self, name)[which])

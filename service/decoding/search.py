@@ -1,0 +1,60 @@
+"""What every search has in common. Knows candidate arrays; does not know models, rows of a cache, requests.
+
+Dimensions here: n sentences in the search, K beams, C candidates a row, T target tokens so far.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.options import DecodeOptions
+
+
+class Found(NamedTuple):
+    """A finished hypothesis.
+
+    ids: target token ids, the end token included where ``ended``. log_probability: their sum.
+    score: log_probability / len(ids) ** length_penalty.
+    """
+
+    ids: tuple[int, ...]
+    log_probability: float
+    score: float
+    ended: bool
+
+
+class Advance(NamedTuple):
+    """What a step decided.
+
+    tokens (n, K): the next token of each beam. parents (n, K): which beam of the sentence it continues; None where
+    every beam continues itself. done (n,): sentences whose search is over. failed (n,): sentences whose candidates were
+    not numbers; they are over, too.
+    """
+
+    tokens: NDArray[np.int64]
+    parents: NDArray[np.intp] | None
+    done: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+
+
+class Search(Protocol):
+    """A search over any number of sentences of one beam width, each at its own length."""
+
+    num_beams: int
+    num_candidates: int
+
+    def __len__(self) -> int:
+        """Sentences in the search."""
+
+    def admit(self, options: list[DecodeOptions], max_lengths: list[int]) -> None:
+        """Adds sentences behind those already here."""
+
+    def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
+        """One step of every sentence. ids, log_probabilities: (n, K, C), best first, C >= num_candidates."""
+
+    def found(self, sentence: int) -> list[Found]:
+        """The finished hypotheses of a sentence whose search is over, best first."""
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        """Forgets the sentences where ``which`` (n,) is false; the others move up in order."""

@@ -1,0 +1,104 @@
+"""The engine: a queue, workers, and what happens when one of them fails.
+
+Knows: threads and their life. Does not know: text, gRPC, how a step works (worker.py).
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from service.engine.observer import EngineObserver
+from service.engine.request import Sentence
+from service.engine.request_queue import RequestQueue
+from service.engine.settings import EngineSettings
+from service.engine.worker import Worker
+from service.errors import Draining, EngineFailure
+from service.runtime.bundle import Bundle, Manifest
+from service.runtime.cpus import usable_cpus
+from service.runtime.kv_cache import KVCache
+from service.runtime.session import Sessions
+from service.runtime.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def num_workers(settings: EngineSettings) -> int:
+    """One one-thread worker per usable CPU does most work a second (CONTRIBUTING.md, decision log)."""
+    return settings.num_workers or max(1, usable_cpus() // max(settings.threads_per_worker, 1))
+
+
+def threads_per_worker(settings: EngineSettings) -> int:
+    return settings.threads_per_worker or max(1, usable_cpus() // num_workers(settings))
+
+
+class Engine:
+    """Translates sentences (token ids) with continuous batching.
+
+    Attributes:
+        failure: what ended a worker, or None. An engine that failed answers everything with EngineFailure and never
+            recovers: the process is meant to end and be started again.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        settings: EngineSettings,
+        observer: EngineObserver,
+    ) -> None:
+        count = num_workers(settings)
+        self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, count, observer)
+        self.failure: BaseException | None = None
+        self.failed = threading.Event()
+        limits = (settings.max_rows, settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
+        special = (tokenizer.start, tokenizer.end)
+        self.workers = [
+            Worker(number, sessions, KVCache(manifest.shape, *limits), self.queue, special, observer)
+            for number in range(count)
+        ]
+        observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))
+        self.threads = [
+            threading.Thread(target=self.run, args=(worker,), name=f"engine-{worker.number}", daemon=True)
+            for worker in self.workers
+        ]
+
+    @classmethod
+    def load(
+        cls, bundle: Bundle, precision: str, tokenizer: Tokenizer, settings: EngineSettings, observer: EngineObserver
+    ) -> "Engine":
+        """Raises BundleError where a graph cannot be loaded."""
+        sessions = Sessions(bundle, precision, threads_per_worker(settings))
+        return cls(sessions, bundle.manifest, tokenizer, settings, observer)
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, worker: Worker) -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            log.exception("engine worker %d failed; the process should be restarted", worker.number)
+            self.failure = error
+            worker.abandon(EngineFailure)
+            for sentence in self.queue.close():
+                worker.answer(sentence, EngineFailure(), "error")
+            self.failed.set()
+
+    def submit(self, sentences: Sequence[Sentence]) -> None:
+        """Queues all sentences or none. Raises Overloaded, Draining, EngineFailure."""
+        if self.failure is not None:
+            raise EngineFailure()
+        self.queue.submit(sentences)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
+        return self.queue.drain(timeout_s)
+
+    def close(self) -> None:
+        """Ends the workers after their present step; what was not answered is answered with Draining."""
+        for sentence in self.queue.close():
+            self.workers[0].answer(sentence, Draining("the server is shutting down"), "error")
+        for thread in self.threads:
+            thread.join()

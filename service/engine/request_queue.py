@@ -1,0 +1,133 @@
+"""The bounded line in front of the workers.
+
+Knows: how much may wait, who takes how much, locks. Does not know: what is done with a sentence.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from service.engine.observer import EngineObserver
+from service.engine.request import Sentence
+from service.engine.scheduler import Plan, Waiting, plan_admission, sweep
+from service.errors import Draining, Overloaded
+
+SWEEP_EVERY_S = 0.05
+MIN_RETRY_S, MAX_RETRY_S = 0.1, 10.0
+
+
+class RequestQueue:
+    """Sentences that wait for rows; shared by callers' threads and workers.
+
+    Args:
+        max_sentences, max_tokens: what may wait; more is refused at once.
+        num_workers: who takes from here; each takes no more than its share of what waits and runs.
+    """
+
+    def __init__(self, max_sentences: int, max_tokens: int, num_workers: int, observer: EngineObserver) -> None:
+        self.max_sentences, self.max_tokens, self.observer = max_sentences, max_tokens, observer
+        self.waiting = Waiting()
+        self.num_tokens = self.num_rows = 0
+        self.active_rows = [0] * num_workers
+        self.open_sentences = 0
+        self.changed = threading.Condition()
+        self.draining = self.closed = False
+        self.swept_at = time.monotonic()
+        self.finished_rate = 10.0  # sentences per second, a moving estimate for RetryInfo
+
+    def submit(self, sentences: Sequence[Sentence]) -> None:
+        """Appends all or none.
+
+        Raises:
+            Draining, Overloaded.
+        """
+        now = time.monotonic()
+        tokens = sum(len(sentence.source) for sentence in sentences)
+        with self.changed:
+            if self.draining or self.closed:
+                self.observer.rejected("draining")
+                raise Draining("the server is shutting down")
+            if len(self.waiting) + len(sentences) > self.max_sentences or self.num_tokens + tokens > self.max_tokens:
+                self.observer.rejected("queue_full")
+                raise Overloaded(
+                    f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "
+                    f"{self.max_sentences} and {self.max_tokens} may",
+                    retry_after_s=min(max(len(self.waiting) / self.finished_rate, MIN_RETRY_S), MAX_RETRY_S),
+                )
+            for sentence in sentences:
+                sentence.submitted_at = now
+                self.waiting.by_priority[sentence.priority].append(sentence)
+            self.count(sentences, 1)
+            self.open_sentences += len(sentences)
+            self.changed.notify_all()
+
+    def count(self, sentences: Sequence[Sentence], sign: int) -> None:
+        self.num_tokens += sign * sum(len(sentence.source) for sentence in sentences)
+        self.num_rows += sign * sum(sentence.options.num_beams for sentence in sentences)
+        self.observer.queued(len(self.waiting), self.num_tokens, self.oldest_age_s())
+
+    def oldest_age_s(self) -> float:
+        first = [line[0].submitted_at for line in self.waiting.by_priority.values() if line]
+        return time.monotonic() - min(first) if first else 0.0
+
+    def take(self, worker: int, active_rows: int, max_rows: int) -> Plan:
+        """What ``worker`` starts now and what was dropped; returns at once, possibly with nothing.
+
+        A worker fills up to its share of all rows, running and waiting, so that work divides evenly.
+        """
+        now = time.monotonic()
+        with self.changed:
+            self.active_rows[worker] = active_rows
+            share = -(-(sum(self.active_rows) + self.num_rows) // len(self.active_rows))
+            # Below its share a worker takes at least one sentence, however wide, so that none is left between two
+            # shares.
+            wanted = max(share - active_rows, self.first_width()) if active_rows < share else 0
+            free = min(max_rows - active_rows, wanted)
+            plan = plan_admission(self.waiting, free, now)
+            if now - self.swept_at > SWEEP_EVERY_S:
+                self.swept_at = now
+                plan.drop += sweep(self.waiting, now)
+            if plan.admit or plan.drop:
+                self.active_rows[worker] += sum(s.options.num_beams for s in plan.admit)
+                self.count([*plan.admit, *plan.drop], -1)
+        return plan
+
+    def first_width(self) -> int:
+        line = self.waiting.next_line()
+        return line[0].options.num_beams if line else 0
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns when something waits, when the queue is closed, or after the timeout."""
+        with self.changed:
+            if not len(self.waiting) and not self.closed:
+                self.changed.wait(timeout_s)
+
+    def answered(self, num_sentences: int, elapsed_s: float) -> None:
+        """``num_sentences`` taken from here were answered, ``elapsed_s`` after the last such call."""
+        with self.changed:
+            self.open_sentences -= num_sentences
+            if elapsed_s > 0:
+                self.finished_rate += 0.05 * (num_sentences / elapsed_s - self.finished_rate)
+                self.finished_rate = max(self.finished_rate, 0.1)
+            if self.open_sentences == 0:
+                self.changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuses new work and waits until every sentence was answered; True if that came in time."""
+        until = time.monotonic() + timeout_s
+        with self.changed:
+            self.draining = True
+            while self.open_sentences and (left := until - time.monotonic()) > 0:
+                self.changed.wait(left)
+            return self.open_sentences == 0
+
+    def close(self) -> list[Sentence]:
+        """Refuses new work, wakes the workers, and returns what still waited."""
+        with self.changed:
+            self.draining = self.closed = True
+            left = [sentence for line in self.waiting.by_priority.values() for sentence in line]
+            for line in self.waiting.by_priority.values():
+                line.clear()
+            self.count(left, -1)
+            self.changed.notify_all()
+            return left

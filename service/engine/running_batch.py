@@ -1,0 +1,144 @@
+"""The rows and sentences a worker is decoding, and how they are laid out.
+
+Knows: which rows of the cache belong to which beam of which sentence. Does not know: ONNX, queues, threads.
+
+A sentence has one slot (its cross-attention keys and values) and one row per beam. Slots in use are 0 to N-1 and rows
+0 to R-1; holes that finished sentences leave are filled by new ones, or by the last ones, which move.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.search import Search
+from service.engine.request import Sentence
+
+
+@dataclass(slots=True, eq=False)
+class Active:
+    """A sentence being decoded, and when its stages began (monotonic seconds)."""
+
+    sentence: Sentence
+    admitted_at: float
+    encoded_at: float
+
+
+@dataclass(slots=True)
+class Group:
+    """Sentences of one beam width K. rows (n, K): the row of each beam; slots (n,): the slot of each sentence."""
+
+    search: Search
+    members: list[Active] = field(default_factory=list)
+    rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 1), np.intp))
+    slots: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Copies that the cache must make: ``sources`` to ``targets``, which share no element."""
+
+    sources: NDArray[np.intp]
+    targets: NDArray[np.intp]
+
+
+class RunningBatch:
+    """All groups of a worker."""
+
+    def __init__(self, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self.groups: dict[int, Group] = {}
+        self.row_used = np.zeros(max_rows, bool)
+        self.slot_used = np.zeros(max_rows, bool)
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.row_used.sum())
+
+    @property
+    def num_sentences(self) -> int:
+        return int(self.slot_used.sum())
+
+    def add(self, search: Search, members: list[Active]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Gives new sentences rows (m, K) and slots (m,), the lowest free ones, and returns them."""
+        beams = search.num_beams
+        group = self.groups.setdefault(beams, Group(search, rows=np.zeros((0, beams), np.intp)))
+        rows = np.flatnonzero(~self.row_used)[: len(members) * beams].reshape(-1, beams)
+        slots = np.flatnonzero(~self.slot_used)[: len(members)]
+        if len(rows) != len(members) or len(slots) != len(members):
+            raise RuntimeError("more sentences were admitted than there are rows. This is a bug.")
+        self.row_used[rows] = True
+        self.slot_used[slots] = True
+        group.search.admit([m.sentence.options for m in members], [m.sentence.max_length for m in members])
+        group.members += members
+        group.rows = np.concatenate([group.rows, rows])
+        group.slots = np.append(group.slots, slots)
+        return rows, slots
+
+    def drop(self, beams: int, which: NDArray[np.bool_]) -> None:
+        """Frees the rows and slots of the sentences of group ``beams`` for which ``which`` (n,) is true."""
+        group = self.groups[beams]
+        self.row_used[group.rows[which]] = False
+        self.slot_used[group.slots[which]] = False
+        stays = ~which
+        group.search.keep(stays)
+        group.members = [member for member, stay in zip(group.members, stays, strict=True) if stay]
+        group.rows, group.slots = group.rows[stays], group.slots[stays]
+        if not group.members:
+            del self.groups[beams]
+
+    def compact(self) -> tuple[Moves, Moves]:
+        """Moves the last rows and slots into the holes; returns the copies to make for rows and for slots."""
+        row_moves, slot_moves = self.close_holes(self.row_used), self.close_holes(self.slot_used)
+        for moves, name in ((row_moves, "rows"), (slot_moves, "slots")):
+            if len(moves.sources):
+                place = np.arange(self.max_rows)
+                place[moves.sources] = moves.targets
+                for group in self.groups.values():
+                    setattr(group, name, place[getattr(group, name)])
+        return row_moves, slot_moves
+
+    @staticmethod
+    def close_holes(used: NDArray[np.bool_]) -> Moves:
+        count = int(used.sum())
+        targets = np.flatnonzero(~used[:count])
+        sources = np.flatnonzero(used[count:]) + count
+        used[targets], used[sources] = True, False
+        return Moves(sources, targets)
+
+    def layout(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How cross-attention finds its queries when each sentence has ``width`` places for beams.
+
+        Returns:
+            query_rows (N * width,): the row at each place; a sentence of fewer beams repeats its first.
+            row_queries (R,): the place of each row.
+        """
+        query_rows = np.empty((self.num_sentences, width), np.int64)
+        row_queries = np.empty(self.num_rows, np.int64)
+        for beams, group in self.groups.items():
+            query_rows[group.slots[:, None], np.arange(beams)] = group.rows
+            query_rows[group.slots[:, None], np.arange(beams, width)] = group.rows[:, :1]
+            row_queries[group.rows] = group.slots[:, None] * width + np.arange(beams)
+        return query_rows.reshape(-1), row_queries
+
+    @staticmethod
+    def reorder(group: Group, parents: NDArray[np.intp]) -> Moves:
+        """Gives every beam a row that will hold its parent's past, with as few copies as possible.
+
+        The first child of a parent keeps the parent's row; further children get rows whose beams have no child.
+        Example: rows [10, 11, 12, 13], parents [0, 0, 1, 2] -> rows [10, 13, 11, 12], one copy, 10 to 13.
+        """
+        rows = group.rows
+        beams = rows.shape[1]
+        same = parents[:, :, None] == parents[:, None, :]  # (n, K, K)
+        repeated = (same & np.tri(beams, k=-1, dtype=bool)).any(axis=2)
+        sources = np.take_along_axis(rows, parents, axis=1)
+        if not repeated.any():
+            group.rows = sources
+            return Moves(np.zeros(0, np.intp), np.zeros(0, np.intp))
+        childless = np.ones_like(repeated)
+        np.put_along_axis(childless, parents, False, axis=1)
+        spare = np.take_along_axis(rows, np.argsort(~childless, axis=1, kind="stable"), axis=1)
+        rank = np.maximum(np.cumsum(repeated, axis=1) - 1, 0)
+        group.rows = np.where(repeated, np.take_along_axis(spare, rank, axis=1), sources)
+        return Moves(sources[repeated], group.rows[repeated])

@@ -1,0 +1,213 @@
+"""One engine thread: schedule, run, postprocess, again and again.
+
+Knows: the order of a step. Does not know: why a sentence is next (scheduler), how tokens are chosen (decoding), ONNX.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.beam import BeamSearch
+from service.decoding.greedy import GreedySearch
+from service.decoding.search import Advance, Search
+from service.engine.observer import EngineObserver
+from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceAnswer, SentenceResult, Timings
+from service.engine.request_queue import RequestQueue
+from service.engine.running_batch import Active, Group, RunningBatch
+from service.engine.scheduler import group_by_length, is_over
+from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, RequestError
+from service.runtime.kv_cache import KVCache
+from service.runtime.session import Sessions, StepBinding, StepInputs
+
+log = logging.getLogger(__name__)
+
+# Padded source tokens of one encoder run: enough to keep the products busy, few enough that rows are not kept waiting.
+ENCODER_TOKENS = 2048
+IDLE_WAIT_S = 1.0
+
+
+class Worker:
+    """A cache, its rows and the loop that keeps them busy. Everything here happens on one thread, but for close()."""
+
+    def __init__(
+        self,
+        number: int,
+        sessions: Sessions,
+        cache: KVCache,
+        queue: RequestQueue,
+        special: tuple[int, int],
+        observer: EngineObserver,
+    ) -> None:
+        self.number, self.sessions, self.cache, self.queue, self.observer = number, sessions, cache, queue, observer
+        self.start_token, self.end_token = special
+        self.batch = RunningBatch(cache.max_rows)
+        self.tokens = np.zeros(cache.max_rows, np.int64)
+        self.bindings: dict[int, StepBinding] = {}
+        self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.answered_at = time.monotonic()
+
+    def run(self) -> None:
+        """Works until the queue is closed; then answers what is left with Draining."""
+        while not self.queue.closed:
+            if not self.turn():
+                self.queue.wait(IDLE_WAIT_S)
+        self.abandon(lambda: Draining("the server is shutting down"))
+
+    def abandon(self, make_error: Callable[[], RequestError]) -> None:
+        """Answers every sentence being decoded with an error and frees its rows."""
+        for beams, group in list(self.batch.groups.items()):
+            for member in group.members:
+                self.answer(member.sentence, make_error(), "error")
+            self.batch.drop(beams, np.ones(len(group.members), bool))
+
+    def turn(self) -> bool:
+        """One round: drop what nobody waits for, admit, one decoder step. False where there was nothing to do."""
+        self.drop_over()
+        plan = self.queue.take(self.number, self.batch.num_rows, self.cache.max_rows)
+        now = time.monotonic()
+        for sentence in plan.drop:
+            self.refuse(sentence, "queued", now)
+        if plan.admit:
+            self.admit(plan.admit)
+        self.compact()
+        if not self.batch.groups:
+            return bool(plan.drop)
+        self.step()
+        return True
+
+    def refuse(self, sentence: Sentence, stage: str, now: float) -> None:
+        if sentence.cancelled:
+            self.observer.cancelled(stage)
+            self.answer(sentence, Cancelled("the request was cancelled"), "cancelled")
+        else:
+            waited = now - sentence.submitted_at
+            self.answer(sentence, DeadlineExceeded(f"the deadline passed after {waited:.3f} s, {stage}"), "deadline")
+
+    def drop_over(self) -> None:
+        now = time.monotonic()
+        for beams, group in list(self.batch.groups.items()):
+            over = np.array([is_over(member.sentence, now) for member in group.members])
+            if over.any():
+                for i in np.flatnonzero(over):
+                    self.refuse(group.members[i].sentence, "decoding", now)
+                self.batch.drop(beams, over)
+
+    def admit(self, sentences: Sequence[Sentence]) -> None:
+        """Encodes new sentences, similar lengths together, and gives them rows."""
+        admitted_at = time.monotonic()
+        for sentence in sentences:
+            self.observer.dequeued(admitted_at - sentence.submitted_at)
+        for group in group_by_length(sentences, ENCODER_TOKENS):
+            self.encode(group, admitted_at)
+
+    def encode(self, sentences: Sequence[Sentence], admitted_at: float) -> None:
+        started = time.monotonic()
+        lengths = np.array([len(sentence.source) for sentence in sentences], np.int64)
+        longest = int(lengths.max())
+        source = np.full((len(sentences), longest), self.end_token, np.int64)
+        for row, sentence in zip(source, sentences, strict=True):
+            row[: len(sentence.source)] = sentence.source
+        encoded = self.sessions.encoder.run(source, lengths)
+        now = time.monotonic()
+        self.observer.encoded(len(sentences), int(lengths.sum()), source.size, now - started)
+        for beams in sorted({sentence.options.num_beams for sentence in sentences}):
+            chosen = [i for i, sentence in enumerate(sentences) if sentence.options.num_beams == beams]
+            members = [Active(sentences[i], admitted_at, now) for i in chosen]
+            rows, slots = self.batch.add(self.search(beams), members)
+            self.tokens[rows] = self.start_token
+            self.cache.lengths[rows] = 0
+            for i, slot in zip(chosen, slots, strict=True):
+                keys, values = [k[i] for k in encoded.keys], [v[i] for v in encoded.values]
+                self.cache.write_source(int(slot), keys, values, int(lengths[i]))
+        self.layout_cache = None
+
+    def search(self, beams: int) -> Search:
+        if beams in self.batch.groups:
+            return self.batch.groups[beams].search
+        if beams == 1:
+            return GreedySearch(self.end_token, self.cache.max_target_tokens)
+        return BeamSearch(beams, self.end_token, self.cache.max_target_tokens)
+
+    def compact(self) -> None:
+        row_moves, slot_moves = self.batch.compact()
+        if len(row_moves.sources):
+            self.cache.copy_rows(row_moves.sources, row_moves.targets)
+            self.tokens[row_moves.targets] = self.tokens[row_moves.sources]
+            self.layout_cache = None
+        for source, target in zip(slot_moves.sources, slot_moves.targets, strict=True):
+            self.cache.move_sentence(int(source), int(target))
+            self.layout_cache = None
+
+    def step(self) -> None:
+        started = time.monotonic()
+        batch = self.batch
+        num_rows, num_sentences = batch.num_rows, batch.num_sentences
+        decoder = self.sessions.decoder_for(max(batch.groups))
+        binding = self.bindings.get(decoder.num_beams)
+        if binding is None:
+            binding = self.bindings[decoder.num_beams] = StepBinding(decoder, self.cache)
+        if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
+            self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
+        width = max(group.search.num_candidates for group in batch.groups.values())
+        inputs = StepInputs(self.tokens[:num_rows], self.layout_cache[1], self.layout_cache[2], width)
+        candidates = binding.run(inputs, num_sentences)
+        self.cache.lengths[:num_rows] += 1
+        for beams, group in list(batch.groups.items()):
+            ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]
+            self.postprocess(beams, group, group.search.advance(ids, log_probabilities))
+        now = time.monotonic()
+        padding = 1 - num_rows / (num_sentences * decoder.num_beams)
+        self.observer.step(num_rows, padding, now - started)
+        self.observer.active_rows(batch.num_rows)
+
+    def postprocess(self, beams: int, group: Group, advance: Advance) -> None:
+        """Moves beams to their parents' past, stores the new tokens, answers the sentences that are done."""
+        if advance.parents is not None:
+            moves = self.batch.reorder(group, advance.parents)
+            self.cache.copy_rows(moves.sources, moves.targets)
+            self.layout_cache = None
+        self.tokens[group.rows] = advance.tokens
+        if not advance.done.any():
+            return
+        now = time.monotonic()
+        for i in np.flatnonzero(advance.done):
+            member = group.members[i]
+            if advance.failed[i]:
+                log.error("a sentence of %d tokens gave no numbers", len(member.sentence.source))
+                self.answer(member.sentence, EngineFailure(), "error")
+            else:
+                self.finish(member, self.hypotheses(group.search, int(i), member), now)
+        self.batch.drop(beams, advance.done)
+        self.layout_cache = None
+
+    def hypotheses(self, search: Search, index: int, member: Active) -> tuple[Hypothesis, ...]:
+        reason = {True: FinishReason.END_TOKEN, False: FinishReason.LENGTH_LIMIT}
+        found = search.found(index)[: member.sentence.options.num_alternatives]
+        return tuple(Hypothesis(f.ids, f.log_probability, f.score, reason[f.ended]) for f in found)
+
+    def finish(self, member: Active, hypotheses: tuple[Hypothesis, ...], now: float) -> None:
+        sentence = member.sentence
+        timings = Timings(
+            queue_s=member.admitted_at - sentence.submitted_at,
+            encode_s=member.encoded_at - member.admitted_at,
+            decode_s=now - member.encoded_at,
+        )
+        best = hypotheses[0]
+        self.observer.finished(best.finish_reason.value, len(sentence.source), len(best.ids))
+        self.reply(sentence, SentenceResult(hypotheses, timings))
+
+    def answer(self, sentence: Sentence, error: RequestError, reason: str) -> None:
+        self.observer.finished(reason, len(sentence.source), 0)
+        self.reply(sentence, error)
+
+    def reply(self, sentence: Sentence, answer: SentenceAnswer) -> None:
+        try:
+            sentence.on_done(answer)
+        except Exception:
+            log.exception("the receiver of an answer failed")
+        now = time.monotonic()
+        self.queue.answered(1, now - self.answered_at)
+        self.answered_at = now

@@ -1,0 +1,234 @@
+"""A bundle: the contract between export and service, and the check that one is whole.
+
+Knows: the manifest, its version, the files it lists. Does not know: what is in a graph, who uses it.
+
+A bundle is a folder, or one .zip of it, with ``manifest.json`` and the files that the manifest lists with their
+sizes and sha256. Nothing else in the folder is read, and nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from service.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """One precision: files relative to the bundle.
+
+    Attributes:
+        decoder: by the most beams a sentence may have in that graph. weights: the tensors all of them share.
+    """
+
+    encoder: str
+    decoder: Mapping[int, str]
+    score: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the service must know of the model to keep its caches. Letters: model/transformer.py's dimension key."""
+
+    vocab_size: int
+    model_width: int
+    num_heads: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+
+    @property
+    def head_width(self) -> int:
+        return self.model_width // self.num_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A translation that the server replays before it serves: token ids, end token included."""
+
+    precision: str
+    source: str
+    num_beams: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a bundle says of itself.
+
+    Attributes:
+        max_source_tokens: longest sentence the model takes, end token counted; longer ones are split by the service.
+        max_target_tokens: most tokens a sentence's translation may have, end token counted.
+        card: free-form JSON for people: training text and its terms, scores with their signatures, known failures.
+    """
+
+    name: str
+    version: str
+    source_language: str
+    target_language: str
+    shape: Shape
+    max_source_tokens: int
+    max_target_tokens: int
+    vocabulary: str
+    precisions: Mapping[str, Graphs]
+    golden: tuple[Golden, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def manifest_json(manifest: Manifest, files: Mapping[str, tuple[int, str]]) -> str:
+    """The text of manifest.json; ``files`` maps each path to its size and sha256."""
+    listed = {path: {"size": size, "sha256": digest} for path, (size, digest) in sorted(files.items())}
+    values = {"format_version": FORMAT_VERSION} | asdict(manifest) | {"files": listed}
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def parse_manifest(text: str, where: str) -> tuple[Manifest, dict[str, tuple[int, str]]]:
+    try:
+        values = json.loads(text)
+        version = values.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise BundleError(f"{where}: format version {version} cannot be read; this program reads {FORMAT_VERSION}")
+        files = {path: (int(entry["size"]), str(entry["sha256"])) for path, entry in values.pop("files").items()}
+        precisions = {
+            name: Graphs(**(graphs | {"decoder": {int(k): path for k, path in graphs["decoder"].items()}}))
+            for name, graphs in values.pop("precisions").items()
+        }
+        golden = tuple(Golden(**(entry | {"ids": tuple(entry["ids"])})) for entry in values.pop("golden"))
+        shape = Shape(**values.pop("shape"))
+        return Manifest(shape=shape, precisions=precisions, golden=golden, **values), files
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{where} is damaged: {type(error).__name__}: {error}") from error
+
+
+def safe_path(root: Path, name: str) -> Path:
+    """The file ``name`` of the bundle at ``root``.
+
+    Raises:
+        BundleError: the name is absolute, climbs out of the bundle, or is a link or no plain file.
+    """
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
+        raise BundleError(f"{root / MANIFEST}: path {name!r} leaves the bundle")
+    path = root
+    for part in pure.parts:
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{path} is a link; bundles hold plain files only")
+    if not path.exists():
+        raise BundleError(f"{path} is missing")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BundleError(f"{path} is not a plain file")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_file(path: Path, size: int, digest: str) -> None:
+    actual = path.stat().st_size
+    if actual != size:
+        raise BundleError(f"{path} has {actual} bytes, the manifest says {size}: truncated or altered")
+    if sha256_of(path) != digest:
+        raise BundleError(f"{path} was altered: its sha256 is not the manifest's")
+
+
+class Bundle:
+    """An opened and checked bundle.
+
+    Attributes:
+        root: the folder its files are in. manifest: what it says of itself.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest, temporary: "tempfile.TemporaryDirectory[str] | None") -> None:
+        self.root, self.manifest, self.temporary = root, manifest, temporary
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Reads the manifest of a folder or .zip and checks every file it lists.
+
+        Raises:
+            BundleError: not a bundle, another format version, or a file is missing, altered or out of place.
+        """
+        if path.is_file() and zipfile.is_zipfile(path):
+            temporary = tempfile.TemporaryDirectory(prefix="dragoman-bundle-")
+            try:
+                unpack(path, Path(temporary.name))
+                return cls(Path(temporary.name), read_manifest(Path(temporary.name)), temporary)
+            except BaseException:
+                temporary.cleanup()
+                raise
+        if not path.is_dir():
+            raise BundleError(f"{path} is neither a bundle's folder nor a .zip of one")
+        return cls(path, read_manifest(path), None)
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def graphs(self, precision: str) -> Graphs:
+        """Raises BundleError where the bundle has no such precision."""
+        try:
+            return self.manifest.precisions[precision]
+        except KeyError:
+            have = ", ".join(self.manifest.precisions)
+            raise BundleError(f"{self.root} has no precision {precision!r}; it has {have}") from None
+
+    def close(self) -> None:
+        """Removes what a .zip was unpacked to; files already mapped stay readable."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
+
+
+def read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    manifest, files = parse_manifest(text, str(path))
+    used = {manifest.vocabulary}
+    for graphs in manifest.precisions.values():
+        used |= {graphs.encoder, graphs.score, graphs.weights, *graphs.decoder.values()}
+    for name in sorted(used - files.keys()):
+        raise BundleError(f"{path} uses {name!r} but does not list it under 'files'")
+    for name, (size, digest) in files.items():
+        check_file(safe_path(root, name), size, digest)
+    return manifest
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks the plain files of a .zip whose names stay inside ``folder``."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            for entry in source.infolist():
+                name = PurePosixPath(entry.filename)
+                if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:
+                    raise BundleError(f"{archive}: path {entry.filename!r} leaves the bundle")
+                if entry.is_dir():
+                    continue
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with source.open(entry) as packed, target.open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise BundleError(f"{archive} cannot be unpacked: {error}") from error

@@ -1,0 +1,186 @@
+"""ONNX Runtime sessions: how graphs are loaded and run.
+
+Knows: ONNX Runtime, the graphs' inputs and outputs. Does not know: what rows are searched for, queues.
+Dimension key: model/transformer.py; R rows and N sentences of a step (export/graphs.py).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.errors import BundleError
+from service.runtime.bundle import Bundle, Shape
+from service.runtime.kv_cache import KVCache
+
+CPU = ("cpu", 0)
+
+
+def load_session(path: Path, num_threads: int) -> ort.InferenceSession:
+    """A session on the CPU provider.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI the fast product of unsigned and signed 8-bit numbers saturates; this takes the exact one there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        raise BundleError(f"{path} cannot be loaded: {error}") from error
+
+
+def check_names(session: ort.InferenceSession, path: Path, inputs: set[str], outputs: set[str]) -> None:
+    has_inputs = {value.name for value in session.get_inputs()}
+    has_outputs = {value.name for value in session.get_outputs()}
+    if has_inputs != inputs or not outputs <= has_outputs:
+        raise BundleError(f"{path} is not the graph that the manifest says: it takes {sorted(has_inputs)}")
+
+
+class EncodedSources(NamedTuple):
+    """Cross-attention keys and values (B, H, S, D) of each decoder layer."""
+
+    keys: list[NDArray[np.float32]]
+    values: list[NDArray[np.float32]]
+
+
+class EncoderSession:
+    """Source token ids to the decoder's cross-attention keys and values."""
+
+    def __init__(self, path: Path, shape: Shape, num_threads: int) -> None:
+        self.session = load_session(path, num_threads)
+        self.num_layers = shape.num_decoder_layers
+        self.names = [f"cross_{part}_{i}" for part in ("key", "value") for i in range(self.num_layers)]
+        check_names(self.session, path, {"source", "source_lengths"}, set(self.names))
+
+    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64]) -> EncodedSources:
+        """source (B, S), padded with any valid id; lengths (B,)."""
+        results = self.session.run(self.names, {"source": source, "source_lengths": lengths})
+        return EncodedSources(results[: self.num_layers], results[self.num_layers :])
+
+
+class StepInputs(NamedTuple):
+    """What a decoder step reads besides the cache; see export/graphs.py.
+
+    tokens (R,), query_rows (N * K,), row_queries (R,) int64; num_candidates: per row.
+    """
+
+    tokens: NDArray[np.int64]
+    query_rows: NDArray[np.int64]
+    row_queries: NDArray[np.int64]
+    num_candidates: int
+
+
+class Candidates(NamedTuple):
+    """The best continuations of each row, best first: ids (R, C) int64, log_probabilities (R, C) float32."""
+
+    ids: NDArray[np.int64]
+    log_probabilities: NDArray[np.float32]
+
+
+class DecoderSession:
+    """One decoder step for all rows, for sentences of up to ``num_beams`` beams.
+
+    The session can be shared by threads; a StepBinding cannot.
+    """
+
+    def __init__(self, path: Path, shape: Shape, num_beams: int, num_threads: int) -> None:
+        self.session = load_session(path, num_threads)
+        self.shape, self.num_beams = shape, num_beams
+        cache = [
+            f"{kind}_{part}_{i}"
+            for kind in ("self", "cross")
+            for part in ("key", "value")
+            for i in range(shape.num_decoder_layers)
+        ]
+        plain = {"tokens", "lengths", "source_lengths_less_1", "query_rows", "row_queries", "num_candidates"}
+        capacities = {"self_capacity", "cross_capacity", "no_keys"}
+        outputs = {"candidate_ids", "candidate_log_probabilities", *(f"present_{name}" for name in cache)}
+        check_names(self.session, path, plain | capacities | set(cache), outputs)
+
+
+class StepBinding:
+    """Runs decoder steps of one worker on its cache, binding memory by address: nothing is copied.
+
+    What does not change between steps of the same number of rows and sentences is bound once.
+    """
+
+    def __init__(self, decoder: DecoderSession, cache: KVCache) -> None:
+        self.decoder, self.cache = decoder, cache
+        self.binding = decoder.session.io_binding()
+        self.bound_for = (-1, -1, -1)
+        self.num_candidates = np.zeros(1, np.int64)
+        self.capacities = [np.array(n, np.int32) for n in (cache.max_target_tokens, cache.max_source_tokens)]
+        # An input that is never read still needs an address.
+        self.no_keys = np.zeros(1, np.float32)
+        self.ids = np.zeros(0, np.int64)
+        self.log_probabilities = np.zeros(0, np.float32)
+
+    def bind(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+        self.binding.bind_input(name, *CPU, array.dtype.type, shape, array.ctypes.data)
+
+    def bind_output(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+        self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
+
+    def bind_for(self, num_rows: int, num_sentences: int, num_candidates: int) -> None:
+        """Binds everything whose shape follows from the numbers of rows, sentences and candidates."""
+        if self.bound_for == (num_rows, num_sentences, num_candidates):
+            return
+        self.bound_for = (num_rows, num_sentences, num_candidates)
+        cache, shape = self.cache, self.decoder.shape
+        self.num_candidates[0] = num_candidates
+        self.bind("num_candidates", self.num_candidates, (1,))
+        self.bind("self_capacity", self.capacities[0], ())
+        self.bind("cross_capacity", self.capacities[1], ())
+        self.bind("no_keys", self.no_keys, (num_sentences, 0, shape.model_width))
+        self.bind("lengths", cache.lengths, (num_rows,))
+        self.bind("source_lengths_less_1", cache.source_lengths_less_1, (num_sentences,))
+        for name, buffer in cache.buffers.items():
+            count = num_rows if name.startswith("self") else num_sentences
+            self.bind(name, buffer, (count, *buffer.shape[1:]))
+            self.bind_output(f"present_{name}", buffer, (count, *buffer.shape[1:]))
+        self.ids = np.empty((num_rows, num_candidates), np.int64)
+        self.log_probabilities = np.empty((num_rows, num_candidates), np.float32)
+        self.bind_output("candidate_ids", self.ids, self.ids.shape)
+        self.bind_output("candidate_log_probabilities", self.log_probabilities, self.log_probabilities.shape)
+
+    def run(self, inputs: StepInputs, num_sentences: int) -> Candidates:
+        """One step for rows 0 to R-1 of the cache. The result is overwritten by the next step.
+
+        The step writes position ``lengths[r]`` of each row and changes no length: running it again gives the same.
+        """
+        self.bind_for(len(inputs.tokens), num_sentences, inputs.num_candidates)
+        self.bind("tokens", inputs.tokens, inputs.tokens.shape)
+        self.bind("query_rows", inputs.query_rows, inputs.query_rows.shape)
+        self.bind("row_queries", inputs.row_queries, inputs.row_queries.shape)
+        self.decoder.session.run_with_iobinding(self.binding)
+        return Candidates(self.ids, self.log_probabilities)
+
+
+class Sessions:
+    """All graphs of one precision of a bundle, loaded once and shared by the workers."""
+
+    def __init__(self, bundle: Bundle, precision: str, num_threads: int) -> None:
+        graphs, shape = bundle.graphs(precision), bundle.manifest.shape
+        self.shape = shape
+        self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads)
+        self.decoder_paths = {beams: bundle.path(path) for beams, path in sorted(graphs.decoder.items())}
+        self.num_threads = num_threads
+        self.decoders = {
+            beams: DecoderSession(path, shape, beams, num_threads) for beams, path in self.decoder_paths.items()
+        }
+
+    def decoder_for(self, num_beams: int) -> DecoderSession:
+        """The narrowest decoder that takes sentences of ``num_beams`` beams."""
+        for beams, decoder in self.decoders.items():
+            if beams >= num_beams:
+                return decoder
+        raise RuntimeError(f"no decoder graph for {num_beams} beams was loaded. This is a bug.")
