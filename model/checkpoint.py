@@ -134,9 +134,12 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer, Description]:
     model = Transformer(description.model)
     try:
         model.load_state_dict(load_weights(folder))
-        tokenizer = Tokenizer.from_file(folder / "vocabulary.spm")
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
+    try:
+        tokenizer = Tokenizer.from_file(folder / "vocabulary.spm")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"cannot read {folder / 'vocabulary.spm'}: {error}") from error
     if tokenizer.vocab_size != description.model.vocab_size:
         raise CheckpointError(
             f"{folder / 'vocabulary.spm'} has {tokenizer.vocab_size} pieces, the model {description.model.vocab_size}"

@@ -131,8 +131,8 @@ class TestMasks:
             assert not torch.allclose(model(changed, lengths, target), before)
 
     def test_too_long_a_text_is_refused(self, model: Transformer) -> None:
-        with pytest.raises(ValueError, match=r"65 tokens exceed max_positions \(64\)"):
-            model.encode(torch.ones(1, 65, dtype=torch.long), torch.tensor([65]))
+        with pytest.raises(ValueError, match=r"129 tokens exceed max_positions \(128\)"):
+            model.encode(torch.ones(1, 129, dtype=torch.long), torch.tensor([129]))
 
 
 class TestShape:

@@ -1,0 +1,140 @@
+"""Reading, cleaning and storing parallel text."""
+
+import bz2
+import gzip
+import lzma
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.config import CorpusConfig
+from model.corpus import CorpusError, fit_pairs, read_pairs
+from model.token_store import RawArray, TokenStore, prepare
+from service.runtime.tokenizer import Tokenizer
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+def tsv(path: Path, text: str | bytes) -> CorpusConfig:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return CorpusConfig(name="test", tsv=str(path))
+
+
+class TestReading:
+    @pytest.mark.parametrize("suffix", COMPRESSORS)
+    def test_compressed_or_not(self, suffix: str, tmp_path: Path) -> None:
+        config = tsv(tmp_path / f"a.tsv{suffix}", COMPRESSORS[suffix]("un\tdeux\r\nété\t日本\x0b\u2028\n".encode()))
+        assert list(read_pairs(config)) == [("un", "deux"), ("été", "日本\x0b\u2028")]
+
+    def test_two_files(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text("1\n2\n")
+        (tmp_path / "b").write_text("un\ndeux\n")
+        config = CorpusConfig(name="test", source=str(tmp_path / "a"), target=str(tmp_path / "b"))
+        assert list(read_pairs(config)) == [("1", "un"), ("2", "deux")]
+
+    @pytest.mark.parametrize(("source", "target"), [("1\n2\n", "un\n"), ("1\n", "un\ndeux\n"), ("", "un\n")])
+    def test_files_of_different_length(self, source: str, target: str, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text(source)
+        (tmp_path / "b").write_text(target)
+        config = CorpusConfig(name="test", source=str(tmp_path / "a"), target=str(tmp_path / "b"))
+        with pytest.raises(CorpusError, match="ends before line 2 of|has more lines than"):
+            list(read_pairs(config))
+
+    @pytest.mark.parametrize(("line", "columns"), [("only one", 1), ("a\tb\tc", 3), ("", 1)])
+    def test_wrong_number_of_columns(self, line: str, columns: int, tmp_path: Path) -> None:
+        with pytest.raises(CorpusError, match=f"a.tsv: line 2 has {columns} columns, not 2"):
+            list(read_pairs(tsv(tmp_path / "a.tsv", f"a\tb\n{line}\n")))
+
+    def test_not_utf8(self, tmp_path: Path) -> None:
+        with pytest.raises(CorpusError, match="not UTF-8"):
+            list(read_pairs(tsv(tmp_path / "a.tsv", b"a\tb\n\xff\tc\n")))
+
+    @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+    def test_damaged_compression(self, suffix: str, tmp_path: Path) -> None:
+        packed = COMPRESSORS[suffix](b"a\tb\n" * 1000)
+        with pytest.raises(CorpusError, match="cannot be read after line"):
+            list(read_pairs(tsv(tmp_path / f"a.tsv{suffix}", packed[: len(packed) // 2])))
+        with pytest.raises(CorpusError, match="cannot be read after line"):
+            list(read_pairs(tsv(tmp_path / f"b.tsv{suffix}", b"not compressed at all")))
+
+
+class TestCleaning:
+    def reasons(self, config: CorpusConfig, tokenizer: Tokenizer) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        list(fit_pairs(read_pairs(config), config, tokenizer, counts))
+        return counts
+
+    @pytest.mark.parametrize(
+        ("pair", "reason"),
+        [
+            ("1 2\tun deux", "kept"),
+            ("\tun", "empty"),
+            ("1\t ", "empty"),
+            ("1 2 3 4 5 6 7 8 9\tun", "length_ratio"),
+            ("1 2 3 4 5 6 7 8 9 0 " * 5 + "\tun deux", "too_long"),
+            ("1 2 3 4\t1 2 3 4", "copy"),
+        ],
+    )
+    def test_reason(self, pair: str, reason: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = replace(tsv(tmp_path / "a.tsv", pair + "\n"), max_tokens=20, max_length_ratio=2.0)
+        assert self.reasons(config, tokenizer) == {"read": 1, reason: 1}
+
+    def test_duplicates(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = tsv(tmp_path / "a.tsv", "1\tun\n2\tdeux\n1\tun\n")
+        assert self.reasons(config, tokenizer) == {"read": 3, "kept": 2, "duplicate": 1}
+        assert self.reasons(replace(config, drop_duplicates=False), tokenizer) == {"read": 3, "kept": 3}
+
+    def test_first_pairs_only(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = replace(tsv(tmp_path / "a.tsv", "1\tun\n\tx\n2\tdeux\n3\ttrois\n"), max_pairs=2)
+        assert self.reasons(config, tokenizer) == {"read": 3, "kept": 2, "empty": 1}
+
+
+class TestStore:
+    def test_holds_the_pairs_in_order(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        store = prepare(tsv(tmp_path / "a.tsv", "1 2\tun deux\n3\ttrois\n"), tokenizer, tmp_path / "store")
+        assert len(store) == 2
+        assert tokenizer.decode([store.source(0).tolist(), store.target(1).tolist()]) == ["1 2", "trois"]
+        assert store.lengths.tolist() == [[len(store.source(i)), len(store.target(i))] for i in range(2)]
+
+    def test_is_made_once_and_anew_when_stale(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n3\ttrois\n")
+        prepare(config, tokenizer, tmp_path / "store")
+        made = (tmp_path / "store" / "tokens.npy").stat().st_mtime_ns
+        prepare(config, tokenizer, tmp_path / "store")
+        assert (tmp_path / "store" / "tokens.npy").stat().st_mtime_ns == made
+        assert len(prepare(replace(config, max_pairs=1), tokenizer, tmp_path / "store")) == 1
+
+    @pytest.mark.parametrize("report", ["", "{", "[]", '{"fingerprint": 1}'])
+    def test_interrupted_preparation_is_made_again(self, report: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n")
+        prepare(config, tokenizer, tmp_path / "store")
+        (tmp_path / "store" / "report.json").write_text(report)
+        (tmp_path / "store" / "tokens.npy").write_bytes(b"")
+        assert len(prepare(config, tokenizer, tmp_path / "store")) == 1
+
+    def test_nothing_fit(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        with pytest.raises(CorpusError, match=r"no pair is fit for training: \{'read': 1, 'kept': 0, 'empty': 1\}"):
+            prepare(tsv(tmp_path / "a.tsv", "\tun\n"), tokenizer, tmp_path / "store")
+
+    def test_no_file(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        with pytest.raises(CorpusError, match="corpus 'test': there is no file"):
+            prepare(CorpusConfig(name="test", tsv=str(tmp_path / "none")), tokenizer, tmp_path / "store")
+
+    def test_is_memory_mapped(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        prepare(tsv(tmp_path / "a.tsv", "1 2\tun deux\n"), tokenizer, tmp_path / "store")
+        assert isinstance(TokenStore(tmp_path / "store").tokens, np.memmap)
+
+    def test_raw_array_is_a_numpy_file(self, tmp_path: Path) -> None:
+        with RawArray(tmp_path / "a.npy", np.dtype("<i4"), columns=2) as array:
+            array.append(np.array([1, 2], "<i4"))
+            array.append(np.array([3, 4, 5, 6], "<i4"))
+        assert np.load(tmp_path / "a.npy").tolist() == [[1, 2], [3, 4], [5, 6]]
