@@ -50,14 +50,6 @@ class Application:
         self._has_failed = False
         self._stop = asyncio.Event()
         self._num_signals = 0
-        options = ServerOptions(
-            listen=config.listen,
-            max_open_calls=config.max_open_calls,
-            max_connection_age_s=config.max_connection_age_s,
-            keepalive_time_s=config.keepalive_time_s,
-            reflection=config.reflection,
-        )
-        self._server = TranslationServer(options, config.limits, config.decode_defaults, self._metrics)
 
     async def run(self) -> int:
         """Serves until a signal says stop; returns the exit code.
@@ -69,6 +61,7 @@ class Application:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        self._server = self._make_server()
         try:
             port = await self._server.start()
             http = self._start_metrics_server()
@@ -121,6 +114,18 @@ class Application:
         for translator in self._translators:
             await asyncio.to_thread(translator.close)
         return 1
+
+    def _make_server(self) -> TranslationServer:
+        """Needs the running event loop, which a constructor may not have yet."""
+        config = self._config
+        options = ServerOptions(
+            listen=config.listen,
+            max_open_calls=config.max_open_calls,
+            max_connection_age_s=config.max_connection_age_s,
+            keepalive_time_s=config.keepalive_time_s,
+            reflection=config.reflection,
+        )
+        return TranslationServer(options, config.limits, config.decode_defaults, self._metrics)
 
     def _load_all(self) -> list[Translator]:
         return [self._load_one(bundle) for bundle in bundle_paths(self._config.bundle)]

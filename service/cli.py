@@ -38,7 +38,6 @@ LATER_COMMANDS = {
     "average": LaterCommand("model.cli", "add_average_command", "train", "average the last checkpoints of a run"),
     "export": LaterCommand("export.cli", "add_commands", "export", "make a bundle from a checkpoint"),
     "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
-    "import-marian": LaterCommand("export.cli", "add_commands", "export", "make a bundle from an OPUS-MT checkpoint"),
 }
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -78,7 +78,8 @@ def wait_until_serving(address: str, server: "subprocess.Popen[bytes]") -> bool:
     while server.poll() is None and time.monotonic() < deadline:
         with grpc.insecure_channel(address) as channel:
             try:
-                for response in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=MAX_START_S):
+                stub: Any = health_pb2_grpc.HealthStub(channel)  # the published types lack Watch
+                for response in stub.Watch(request, timeout=MAX_START_S):
                     if response.status == health_pb2.HealthCheckResponse.SERVING:
                         return True
             except grpc.RpcError:
@@ -92,11 +93,11 @@ def translate_all(address: str) -> None:
         [model] = client.list_models().models
         print(f"model {model.name} {model.version}, {model.source_language} to {model.target_language}, ", end="")
         print(f"{model.precision} on {model.device}")
-        pair = {"source": model.source_language, "target": model.target_language}
-        client.translate(SENTENCES[:1], **pair)  # the first call also opens the connection
+        source, target = model.source_language, model.target_language
+        client.translate(SENTENCES[:1], source=source, target=target)  # the first call also opens the connection
         for name, options in (("greedy", DecodeOptions(num_beams=1)), ("beam 4", DecodeOptions(num_beams=4))):
             started = time.monotonic()
-            results = client.translate(SENTENCES, **pair, options=options)
+            results = client.translate(SENTENCES, source=source, target=target, options=options)
             duration_s = time.monotonic() - started
             print(f"\n{name}, {len(SENTENCES)} texts in {duration_s * 1000:.0f} ms")
             for sentence, result in zip(SENTENCES, results, strict=True):

@@ -69,6 +69,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         name_call(context)
         self._metrics.call_opened()
         code = "OK"
+        failure: RequestError | None = None
         try:
             async with AsyncExitStack() as stack:
                 if method.startswith(OWN_SERVICE):
@@ -82,15 +83,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = _code(context)
             raise
         except Exception as error:
-            answer = _answer(error)
-            code = status_and_reason(answer)[0].name
-            await abort(context, answer)
+            failure = _answer(error)
+            code = status_and_reason(failure)[0].name
         finally:
             duration_s = time.monotonic() - started
             self._metrics.call_closed(method, code, duration_s)
             facts = {"method": method, "code": code, "duration_ms": round(duration_s * 1000, 3)}
             level = logging.INFO if method.startswith(OWN_SERVICE) else logging.DEBUG
             log.log(level, "call", extra={"facts": facts})
+        if failure:  # only now: whoever has the answer finds it counted
+            await abort(context, failure)
 
 
 def _answer(error: Exception) -> RequestError:

@@ -23,7 +23,7 @@ from service.transport.registry import ModelRegistry
 from service.transport.servicer import ServingState, TranslationServicer
 from service.transport.submission import Submitter
 
-# Time for answers that are already decided to reach their clients.
+# Time for answers that are already decided to reach their clients; only health watchers make it last so long.
 _FLUSH_S = 1.0
 
 
@@ -103,7 +103,7 @@ class TranslationServer:
     async def stop(self) -> None:
         """Closes the port. Calls still open are ended after a short moment."""
         await self._admission.wait_idle(_FLUSH_S)
-        await self._server.stop(_FLUSH_S if self._admission.num_open else 0.1)
+        await self._server.stop(_FLUSH_S)
         self._state.submitter.close()
 
     async def _state_ready(self, is_ready: bool) -> None:

@@ -1,8 +1,10 @@
-"""A real server on a free port of the loopback, with scripted translators, on an event loop of its own for each test."""
+"""A real server on a free port of the loopback, with a scripted translator; each test has its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -20,6 +22,7 @@ from tests.unit.transport.scripted_translator import ScriptedTranslator
 class Running:
     """A server that takes calls, and a client of it."""
 
+    address: str
     server: TranslationServer
     translator: ScriptedTranslator
     metrics: Metrics
@@ -41,7 +44,9 @@ async def running(limits: Limits | None = None, max_open_calls: int = 100) -> As
     await server.open([translator])
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            yield Running(server, translator, metrics, channel, pb_grpc.TranslationServiceStub(channel))
+            yield Running(
+                f"127.0.0.1:{port}", server, translator, metrics, channel, pb_grpc.TranslationServiceStub(channel)
+            )
         finally:
             translator.close()
             await server.stop()
@@ -57,6 +62,31 @@ def with_server(
             await asyncio.wait_for(test(server), 10)
 
     asyncio.run(run())
+
+
+@contextmanager
+def running_on_thread() -> Iterator[Running]:
+    """The same for clients that block: the server's event loop runs on another thread."""
+    found: Future[Running] = Future()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+
+    async def run() -> None:
+        async with running() as server:
+            found.set_result(server)
+            await end.wait()
+
+    def run_loop() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=run_loop)
+    thread.start()
+    try:
+        yield found.result(10)
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()
 
 
 def request(*texts: str, **fields: object) -> pb.TranslateRequest:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 from service.decoding.options import DecodeOptions
 from service.engine.request import Alternative, FinishReason, ModelInfo, Priority, TextAnswer, TextResult, Timings
@@ -47,7 +48,9 @@ class ScriptedTranslator:
         self.submitted = threading.Event()
         self.cancelled = threading.Event()
         self._closed = False
-        self._engine = ThreadPoolExecutor(64)
+        self._pool = ThreadPoolExecutor(64)
+        # As far as the life cycle looks into the real one.
+        self.engine = SimpleNamespace(failed=threading.Event())
 
     def submit(
         self,
@@ -68,7 +71,7 @@ class ScriptedTranslator:
             for index, text in reversed(list(enumerate(texts))):
                 on_text(index, self._answer(text, options, is_cancelled.is_set()))
 
-        self._engine.submit(answer)
+        self._pool.submit(answer)
         self.submitted.set()
 
         def cancel() -> None:
@@ -97,4 +100,4 @@ class ScriptedTranslator:
     def close(self) -> None:
         self._closed = True
         self.gate.set()
-        self._engine.shutdown(wait=True)
+        self._pool.shutdown(wait=True)

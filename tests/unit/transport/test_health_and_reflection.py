@@ -1,3 +1,5 @@
+"""The standard services beside ours, and the port itself."""
+
 import asyncio
 
 import grpc

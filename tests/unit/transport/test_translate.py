@@ -1,3 +1,5 @@
+"""Translate, Score and ListModels over a real connection, good and bad."""
+
 import asyncio
 
 import grpc
@@ -110,9 +112,7 @@ def test_overload_says_when_to_come_back():
         error = await failure(server.stub.Translate(request("a")))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         found = details(error)
-        assert found["RetryInfo"] == error_details_pb2.RetryInfo(
-            retry_delay=duration_pb2.Duration(nanos=250_000_000)
-        )
+        assert found["RetryInfo"] == error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=250_000_000))
         assert found["ErrorInfo"].reason == "OVERLOADED"
         assert ("grpc-retry-pushback-ms", "250") in list(error.trailing_metadata())
         assert server.sample(

@@ -1,3 +1,5 @@
+"""TranslateStream over a real connection: ids, flow control, errors in place, ends."""
+
 import asyncio
 
 import grpc
@@ -131,5 +133,3 @@ def test_unreadable_bytes_end_the_stream_with_invalid_argument():
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     with_server(check)
-
-

@@ -1,0 +1,67 @@
+"""What a process does on signals; the service with a scripted translator, in a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from service.pb import translation_pb2_grpc as pb_grpc
+from tests.unit.transport.running_server import request
+
+pytestmark = pytest.mark.integration
+
+# Answers nothing, ever: its gate stays closed.
+PROGRAM = """
+import asyncio, sys
+from service.app import Application
+from service.config import ServiceConfig
+from service.logs import configure
+from tests.unit.transport.scripted_translator import ScriptedTranslator
+
+translator = ScriptedTranslator()
+translator.gate.clear()
+configure("info", "json", sys.stdout)
+config = ServiceConfig(bundle=("/",), listen="127.0.0.1:0", metrics_listen="", admit_grace_s=0.0, drain_grace_s=60.0)
+sys.exit(asyncio.run(Application(config, lambda *_: translator).run()))
+"""
+
+
+@pytest.fixture
+def process() -> "Iterator[subprocess.Popen[str]]":
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, cwd=root) as started:
+        yield started
+        started.kill()
+
+
+def wait_for(process: "subprocess.Popen[str]", message: str) -> dict[str, object]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        found: dict[str, object] = json.loads(line)
+        if found["message"] == message:
+            return found
+    raise AssertionError(f"the process ended before it said {message!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(process: "subprocess.Popen[str]", number: int):
+    port = wait_for(process, "serving")["port"]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = pb_grpc.TranslationServiceStub(channel)
+        call = stub.Translate.future(request("a"))
+        process.send_signal(number)
+        wait_for(process, "draining")
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+        assert call.exception(10).code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_one_signal_is_enough_when_nothing_is_open(process: "subprocess.Popen[str]"):
+    wait_for(process, "serving")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0

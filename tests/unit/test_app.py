@@ -1,0 +1,201 @@
+"""The life of the service: begin, serve, drain, end, and every way it can go wrong; with scripted translators."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from service.app import Application, bundle_paths
+from service.config import ServiceConfig
+from service.errors import BundleError, ConfigurationError
+from service.pb import translation_pb2_grpc as pb_grpc
+from tests.unit.transport.running_server import request
+from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
+
+
+class Facts(logging.Handler):
+    """Log records as they come, so that a test can wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, dict[str, object]] = {}
+        self.arrived = asyncio.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found[record.getMessage()] = getattr(record, "facts", {})
+
+    async def wait(self, message: str) -> dict[str, object]:
+        while message not in self.found:
+            await asyncio.sleep(0.005)
+        return self.found[message]
+
+
+@pytest.fixture
+def facts() -> Iterator[Facts]:
+    handler = Facts()
+    logger = logging.getLogger("dragoman")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def config(tmp_path: Path, **fields: object) -> ServiceConfig:
+    values = {
+        "listen": "127.0.0.1:0",
+        "metrics_listen": "127.0.0.1:0",
+        "bundle": (str(tmp_path),),
+        "admit_grace_s": 0.0,
+    }
+    return ServiceConfig(**(values | fields))
+
+
+def serve(
+    app: Application, facts: Facts, meanwhile: Callable[[dict[str, object]], Awaitable[None]] | None = None
+) -> int:
+    """Runs the application, does something once it serves, sends SIGTERM, and returns the exit code."""
+
+    async def run() -> int:
+        running = asyncio.create_task(app.run())
+        found = await facts.wait("serving")
+        if meanwhile:
+            await meanwhile(found)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.wait_for(running, 10)
+
+    return asyncio.run(run())
+
+
+def http_status(port: object, page: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_it_serves_and_leaves_with_zero(tmp_path: Path, facts: Facts):
+    translator = ScriptedTranslator()
+
+    async def use(found: dict[str, object]) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{found['port']}") as channel:
+            response = await pb_grpc.TranslationServiceStub(channel).Translate(request("a"))
+        assert response.results[0].translation.text == "A"
+        pages = {page: await asyncio.to_thread(http_status, found["metrics_port"], page) for page in PAGES}
+        assert pages == {"/metrics": 200, "/livez": 200, "/readyz": 200, "/nothing": 404}
+
+    assert serve(Application(config(tmp_path), lambda *_: translator), facts, use) == 0
+    assert facts.found["starting"]["config"]["max_texts"] == 1024
+    assert facts.found["serving"]["models"] == ["en-fr"]
+
+
+PAGES = ("/metrics", "/livez", "/readyz", "/nothing")
+
+
+def test_open_calls_are_answered_before_it_leaves(tmp_path: Path, facts: Facts):
+    translator = ScriptedTranslator()
+    translator.gate.clear()
+    texts: list[str] = []
+
+    async def use(found: dict[str, object]) -> None:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{found['port']}")
+        call = pb_grpc.TranslationServiceStub(channel).Translate(request("a"))
+
+        async def finish() -> None:
+            texts.append((await call).results[0].translation.text)
+            await channel.close()
+
+        background.append(asyncio.create_task(finish()))
+        await asyncio.to_thread(translator.submitted.wait)
+        asyncio.get_running_loop().call_later(0.1, translator.gate.set)
+
+    background: list[asyncio.Task[None]] = []
+    assert serve(Application(config(tmp_path), lambda *_: translator), facts, use) == 0
+    assert texts == ["A"]
+
+
+def test_what_outlasts_the_grace_is_answered_unavailable(tmp_path: Path, facts: Facts):
+    translator = ScriptedTranslator()
+    translator.gate.clear()
+    codes: list[grpc.StatusCode] = []
+
+    async def use(found: dict[str, object]) -> None:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{found['port']}")
+        call = pb_grpc.TranslationServiceStub(channel).Translate(request("a"))
+
+        async def finish() -> None:
+            codes.append(await call.code())
+            await channel.close()
+
+        background.append(asyncio.create_task(finish()))
+        await asyncio.to_thread(translator.submitted.wait)
+
+    background: list[asyncio.Task[None]] = []
+    assert serve(Application(config(tmp_path, drain_grace_s=0.1), lambda *_: translator), facts, use) == 1
+    assert codes == [grpc.StatusCode.UNAVAILABLE]
+
+
+def test_a_failed_engine_ends_the_process(tmp_path: Path, facts: Facts):
+    translator = ScriptedTranslator()
+
+    async def run() -> int:
+        running = asyncio.create_task(Application(config(tmp_path), lambda *_: translator).run())
+        await facts.wait("serving")
+        translator.engine.failed.set()
+        return await asyncio.wait_for(running, 10)
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_signal_while_loading_is_obeyed(tmp_path: Path, facts: Facts):
+    gate = threading.Event()
+
+    def load(*_: object) -> ScriptedTranslator:
+        gate.wait()
+        return ScriptedTranslator()
+
+    async def run() -> int:
+        running = asyncio.create_task(Application(config(tmp_path), load).run())
+        await facts.wait("starting")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.wait_for(running, 10)
+
+    assert asyncio.run(run()) == 0
+    gate.set()
+
+
+@pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
+def test_a_busy_port_is_exit_code_one(tmp_path: Path, facts: Facts, setting: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        app = Application(config(tmp_path, **{setting: address}), lambda *_: ScriptedTranslator())
+        assert asyncio.run(app.run()) == 1
+    assert any(address in message for message in facts.found)
+
+
+def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):
+    names = iter(["one", "two"])
+    two = config(tmp_path, bundle=(str(tmp_path), str(tmp_path)))
+    app = Application(two, lambda *_: ScriptedTranslator(model_info(name=next(names))))
+    with pytest.raises(ConfigurationError, match="'one' and 'two' both translate en to fr"):
+        asyncio.run(app.run())
+
+
+def test_a_missing_bundle_is_named(tmp_path: Path):
+    with pytest.raises(BundleError, match="no bundle at .*nothing"):
+        bundle_paths((str(tmp_path / "nothing"),))
+
+
+def test_settings_can_be_logged(tmp_path: Path):
+    assert json.dumps(config(tmp_path).as_dict())

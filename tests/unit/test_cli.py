@@ -1,0 +1,195 @@
+"""The command line: lines in, lines out, and an exit code for whatever goes wrong; with a scripted translator."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service import cli
+from service.engine.translator import Translator
+from service.errors import EngineFailure
+from tests.unit.transport.running_server import running_on_thread
+from tests.unit.transport.scripted_translator import ScriptedTranslator
+
+
+@pytest.fixture
+def translator(monkeypatch: pytest.MonkeyPatch) -> ScriptedTranslator:
+    """What every bundle is loaded as."""
+    scripted = ScriptedTranslator()
+    monkeypatch.setattr(Translator, "load", lambda *_: scripted)
+    return scripted
+
+
+@pytest.fixture
+def standard_input(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    def give(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return give
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    """Exit code, also where argparse leaves by itself."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"one\ntwo\n", ["ONE", "TWO"]),
+        (b"one\n\n  \ntwo", ["ONE", "", "  ", "TWO"]),
+        (b"a\rb\xe2\x80\xa8c\n", ["A\rB\u2028C"]),
+        (b"", []),
+    ],
+)
+def test_as_many_lines_out_as_in(
+    translator: ScriptedTranslator,
+    standard_input: Callable[[bytes], None],
+    bundle: str,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    lines: list[str],
+):
+    standard_input(content)
+    assert run("translate", "--bundle", bundle, "--to", "fr") == 0
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in lines)
+
+
+def test_many_lines_keep_their_order(
+    translator: ScriptedTranslator,
+    standard_input: Callable[[bytes], None],
+    bundle: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    standard_input(b"".join(b"line %d\n" % number for number in range(2000)))
+    assert run("translate", "--bundle", bundle, "--to", "fr") == 0
+    assert capsys.readouterr().out.splitlines() == [f"LINE {number}" for number in range(2000)]
+
+
+def test_json_holds_everything(translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]):
+    flags = ("--json", "--beam", "5", "--alternatives", "2", "--length-penalty", "0.6")
+    assert run("translate", "--bundle", bundle, "--from", "en-US", "--to", "fr", *flags, "a") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found["score"], found["token_ids"], found["finish_reason"]) == (
+        "A",
+        -0.5,
+        [7, 2],
+        "end_token",
+    )
+    assert [item["text"] for item in found["alternatives"]] == ["A", "A'"]
+    options = translator.submissions[0][1]
+    assert (options.num_beams, options.length_penalty) == (5, 0.6)
+
+
+def test_a_failed_text_leaves_an_empty_line(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
+):
+    translator.answers["bad"] = EngineFailure()
+    assert run("translate", "--bundle", bundle, "--to", "fr", "a", "bad", "b") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "A\n\nB\n"
+    assert "text 2: internal error" in printed.err
+
+
+def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]):
+    with running_on_thread() as server:
+        standard_input(b"one\n\ntwo\n")
+        assert run("translate", "--target", server.address, "--to", "fr") == 0
+        assert capsys.readouterr().out == "ONE\n\nTWO\n"
+        assert run("translate", "--target", server.address, "--to", "de", "a") == 78
+        assert "the service has en to fr" in capsys.readouterr().err
+        assert run("translate", "--target", server.address, "--from", "en", "--to", "de", "a") == 1
+        assert "FAILED_PRECONDITION" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "COMMAND"),
+        (["translate", "a"], 2, "--to"),
+        (["translate", "--to", "fr", "--beam", "17", "a"], 2, r"num_beams (17) must be in [1, 16]"),
+        (["translate", "--to", "fr", "--alternatives", "2", "a"], 2, "--alternatives needs --json"),
+        (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),
+        (["translate", "--to", "fr", "--target", "h:1", "--precision", "int8", "a"], 2, "not for --target"),
+        (["translate", "--to", "fr", "--bundle", "/nothing/there", "a"], 78, "no bundle at /nothing/there"),
+        (["serve", "--bundle", "/nothing/there", "--listen", "50051"], 78, "HOST:PORT"),
+        (["serve", "--max-rows", "many"], 2, "must be a whole number"),
+        (["serve", "--config", "/nothing/there.toml"], 78, "cannot read"),
+        (["sing"], 2, "invalid choice"),
+    ],
+)
+def test_wrong_use_is_explained(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str):
+    assert run(*arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_of_other_languages_is_refused(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run("translate", "--bundle", bundle, "--to", "de", "a") == 78
+    assert "translates en to fr, not en to de" in capsys.readouterr().err
+
+
+def test_input_that_is_not_utf8_is_named(
+    translator: ScriptedTranslator,
+    standard_input: Callable[[bytes], None],
+    bundle: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    standard_input(b"fine\n\xff\n")
+    assert run("translate", "--bundle", bundle, "--to", "fr") == 78
+    printed = capsys.readouterr()
+    assert printed.out == "FINE\n"
+    assert "line 2 of the input is not valid UTF-8" in printed.err
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    assert run("train", "config.toml") == 1
+    assert "`dragoman train` needs more packages: pip install 'dragoman[train]'" in capsys.readouterr().err
+    assert run("verify", "bundle") == 1
+    assert "pip install 'dragoman[export]'" in capsys.readouterr().err
+
+
+def test_evaluate_measures(
+    translator: ScriptedTranslator, bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source, reference, output = (tmp_path / name for name in ("source", "reference", "output"))
+    source.write_text("the cat sat on the mat\nit was a very good day\n")
+    reference.write_text("THE CAT SAT ON THE MAT\nIT WAS A VERY GOOD DAY\n")
+    files = ("--source", str(source), "--reference", str(reference))
+    assert run("evaluate", "--bundle", bundle, *files, "--output", str(output), "--beam", "1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["bleu"], found["chrf"], found["num_beams"]) == (100.0, 100.0, 1)
+    assert "version:" in found["bleu_signature"]
+    assert output.read_text() == reference.read_text()
+
+    reference.write_text("one line\n")
+    assert run("evaluate", "--bundle", bundle, *files) == 78
+    assert "must have the same number" in capsys.readouterr().err
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from service import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'onnxruntime', 'onnx', 'sacrebleu'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

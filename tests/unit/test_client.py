@@ -1,0 +1,82 @@
+"""The client against a real server with a scripted translator."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from service.client import Client, ServiceError
+from service.decoding.options import DecodeOptions
+from service.engine.request import FinishReason, TextResult
+from service.errors import EngineFailure, Overloaded
+from tests.unit.transport.running_server import Running, running_on_thread
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running_on_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[Client]:
+    with Client(server.address, timeout_s=10) as found:
+        yield found
+
+
+def test_results_have_everything_the_service_says(client: Client):
+    options = DecodeOptions(num_beams=4, num_alternatives=2, length_penalty=0.6)
+    [result] = client.translate(["a"], source="en", target="fr", options=options)
+    assert isinstance(result, TextResult)
+    assert [(item.text, item.token_ids, item.score) for item in result.alternatives] == [
+        ("A", (7, 2), -0.5),
+        ("A'", (8, 2), -1.5),
+    ]
+    assert result.finish_reason is FinishReason.END_TOKEN
+    assert result.timings.decode_s == 0.3
+
+
+def test_options_arrive_unchanged(server: Running, client: Client):
+    options = DecodeOptions(num_beams=3, num_alternatives=2, length_penalty=0.6, max_length=9)
+    client.translate(["a"], source="en", target="fr", options=options)
+    assert server.translator.submissions[0][1] == options
+
+
+def test_a_stream_keeps_the_order(client: Client):
+    texts = [f"text {number}" for number in range(1500)]
+    found = [result.text for result in client.translate_stream(texts, source="en", target="fr")]
+    assert found == [text.upper() for text in texts]
+
+
+def test_one_failed_text_keeps_its_place(server: Running, client: Client):
+    server.translator.answers["bad"] = EngineFailure()
+    for results in (
+        client.translate(["a", "bad", "b"], source="en", target="fr"),
+        list(client.translate_stream(["a", "bad", "b"], source="en", target="fr")),
+    ):
+        assert [isinstance(result, ServiceError) for result in results] == [False, True, False]
+        assert results[1].code == "INTERNAL"
+
+
+def test_a_failed_call_raises(server: Running, client: Client):
+    server.translator.refusal = Overloaded("the queue is full", 1.0)
+    with pytest.raises(ServiceError, match="RESOURCE_EXHAUSTED: the queue is full"):
+        client.translate(["a"], source="en", target="fr")
+    with pytest.raises(ServiceError, match="FAILED_PRECONDITION"):
+        list(client.translate_stream(["a"], source="en", target="de"))
+
+
+def test_what_the_texts_raise_comes_out(client: Client):
+    def texts() -> Iterator[str]:
+        yield "a"
+        raise ValueError("the file ended too soon")
+
+    results = client.translate_stream(texts(), source="en", target="fr")
+    with pytest.raises(ValueError, match="too soon"):
+        list(results)
+
+
+def test_a_stream_left_early_ends(server: Running, client: Client):
+    results = client.translate_stream((str(number) for number in range(100_000)), source="en", target="fr")
+    assert isinstance(next(results), TextResult)
+    results.close()
+    assert len(server.translator.submissions) < 5_000

@@ -1,0 +1,104 @@
+"""Where settings come from, and what is said of wrong ones."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from service.config import ServiceConfig, load_config, parse_address
+from service.errors import ConfigurationError
+
+
+def test_every_setting_says_what_it_means():
+    for field in dataclasses.fields(ServiceConfig):
+        assert len(field.metadata["meaning"]) > 10, field.name
+
+
+def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path):
+    file = tmp_path / "dragoman.toml"
+    file.write_text('max_rows = 1\nmax_texts = 1\nnum_beams = 1\nbundle = ["a", "b"]\n')
+    environment = {"DRAGOMAN_MAX_TEXTS": "2", "DRAGOMAN_NUM_BEAMS": "2", "PATH": "/bin"}
+    config = load_config(file, environment, {"num_beams": 3, "length_penalty": None})
+    assert (config.max_rows, config.max_texts, config.num_beams) == (1, 2, 3)
+    assert config.bundle == ("a", "b")
+    assert config.length_penalty == ServiceConfig().length_penalty
+
+
+def test_the_environment_can_name_the_file(tmp_path: Path):
+    file = tmp_path / "dragoman.toml"
+    file.write_text("max_rows = 7\n")
+    assert load_config(None, {"DRAGOMAN_CONFIG": str(file)}, {}).max_rows == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_row = 1", "unknown key 'max_row'; did you mean max_rows?"),
+        ("max_rows = 'many'", "max_rows .'many'. must be a whole number"),
+        ("max_rows = true", "max_rows .True. must be a whole number"),
+        ("reflection = 1", "must be true or false"),
+        ("bundle = 'a'", "must be a list of strings"),
+        ("max_rows = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path: Path, text: str, message: str):
+    file = tmp_path / "dragoman.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load_config(file, {}, {})
+
+
+def test_a_missing_file_is_explained(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        load_config(tmp_path / "nothing.toml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("DRAGOMAN_MAX_ROW", "1", "did you mean DRAGOMAN_MAX_ROWS?"),
+        ("DRAGOMAN_MAX_ROWS", "x", "DRAGOMAN_MAX_ROWS .'x'. must be a whole number"),
+        ("DRAGOMAN_REFLECTION", "maybe", "must be true or false"),
+    ],
+)
+def test_a_wrong_variable_is_explained(variable: str, value: str, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        load_config(None, {variable: value}, {})
+
+
+def test_what_kubernetes_puts_into_the_environment_is_no_setting():
+    links = ("DRAGOMAN_SERVICE_HOST", "DRAGOMAN_SERVICE_PORT_GRPC", "DRAGOMAN_PORT", "DRAGOMAN_PORT_50051_TCP_ADDR")
+    assert load_config(None, dict.fromkeys(links, "tcp://10.0.0.1:50051"), {}) == ServiceConfig()
+
+
+@pytest.mark.parametrize(("text", "value"), [("yes", True), ("0", False), ("False", False)])
+def test_truth_values_of_the_environment(text: str, value: bool):
+    assert load_config(None, {"DRAGOMAN_REFLECTION": text}, {}).reflection is value
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_rows": 0}, r"max_rows \(0\) must be in \[1, 65536\]"),
+        ({"num_beams": 17}, "num_beams .17. must be <= max_beams .16."),
+        ({"max_texts": 0}, "max_texts .0. must be in"),
+        ({"device": "tpu"}, "device .'tpu'. must be one of cpu, cuda"),
+        ({"length_penalty": float("nan")}, "length_penalty .nan. must be in"),
+        ({"drain_grace_s": -1.0}, "drain_grace_s"),
+        ({"drain_grace_s": float("inf")}, "drain_grace_s"),
+        ({"listen": "50051"}, "listen .'50051'. must have the form HOST:PORT"),
+        ({"listen": "::1:50051"}, "listen"),
+        ({"metrics_listen": "localhost:99999"}, "metrics_listen"),
+        ({"log_level": "loud"}, "log_level"),
+        ({"log_format": "xml"}, "log_format"),
+        ({"max_open_calls": 0}, "max_open_calls"),
+    ],
+)
+def test_values_out_of_range_are_refused(fields: dict[str, object], message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        ServiceConfig(**fields)
+
+
+def test_addresses():
+    assert parse_address("listen", "[::]:50051") == ("::", 50051)
+    assert parse_address("listen", "localhost:0") == ("localhost", 0)
