@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 # Answers nothing, ever: its gate stays closed.
 PROGRAM = """
-import asyncio, sys
+import asyncio, logging, sys, threading
 from service.app import Application
 from service.config import ServiceConfig
 from service.logs import configure
@@ -26,6 +26,12 @@ from tests.unit.transport.scripted_translator import ScriptedTranslator
 translator = ScriptedTranslator()
 translator.gate.clear()
 configure("info", "json", sys.stdout)
+
+def tell():
+    translator.submitted.wait()
+    logging.info("submitted")
+
+threading.Thread(target=tell, daemon=True).start()
 config = ServiceConfig(bundle=("/",), listen="127.0.0.1:0", metrics_listen="", admit_grace_s=0.0, drain_grace_s=60.0)
 sys.exit(asyncio.run(Application(config, lambda *_: translator).run()))
 """
@@ -54,6 +60,7 @@ def test_a_second_signal_ends_it_at_once(process: "subprocess.Popen[str]", numbe
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = pb_grpc.TranslationServiceStub(channel)
         call = stub.Translate.future(request("a"))
+        wait_for(process, "submitted")
         process.send_signal(number)
         wait_for(process, "draining")
         process.send_signal(number)
