@@ -36,8 +36,8 @@ ONLY_IN = {
     "sentencex": ("service/text",),
     "sentencepiece": ("service/runtime", "model", "export"),
 }
-# `dragoman train` and its like: imported when they are called, so that serving needs no torch.
-LAZY = {"service/cli.py": ("model.cli", "export.cli")}
+# Imported when they are called, so that serving needs none of the extra packages.
+LAZY = {"service/cli.py": ("model.cli", "export.cli"), "service/commands/evaluate.py": ("model.evaluate",)}
 MAX_LINES, MAX_LINES_MODEL = 320, 450
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 
