@@ -63,7 +63,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask
         (B, H, T, D)
 
     PyTorch's fused kernel does this everywhere but in CPU training, where its backward pass is several times slower
-    than the three plain operations on the short sequences that translation has (benchmarks/training.py).
+    than the three plain operations on the short sequences that translation has.
     """
     if query.device.type == "cpu" and query.requires_grad:
         scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))  # (B, H, T, S)

@@ -39,6 +39,7 @@ ONLY_IN = {
 # Imported when they are called, so that serving needs none of the extra packages.
 LAZY = {"service/cli.py": ("model.cli", "export.cli"), "service/commands/evaluate.py": ("model.evaluate",)}
 MAX_LINES, MAX_LINES_MODEL = 320, 450
+MAX_FUNCTION_LINES = 40  # its docstring not counted
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 
 
@@ -125,6 +126,23 @@ def test_file_is_short_and_named_after_something(path: Path) -> None:
     num_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert num_lines <= (MAX_LINES_MODEL if is_long_kind else MAX_LINES), "look for the missing noun"
     assert path.stem not in VAGUE, "a file is named after the one thing in it"
+
+
+def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    has_docstring = ast.get_docstring(node) is not None and first.end_lineno is not None
+    docstring = first.end_lineno - first.lineno + 1 if has_docstring and first.end_lineno else 0
+    return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
+
+
+@pytest.mark.parametrize("path", own_files(), ids=name_of)
+def test_functions_are_short(path: Path) -> None:
+    functions = (
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert [function.name for function in functions if function_lines(function) > MAX_FUNCTION_LINES] == []
 
 
 @pytest.mark.parametrize("path", own_files(), ids=name_of)
