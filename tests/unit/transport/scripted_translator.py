@@ -12,7 +12,7 @@ from service.errors import Cancelled, Draining, RequestError
 
 def model_info(source: str = "en", target: str = "fr", name: str = "") -> ModelInfo:
     name = name or f"{source}-{target}"
-    return ModelInfo(name, "1", source, target, "int8", "cpu", max_source_tokens=256, max_target_tokens=256)
+    return ModelInfo(name, "1", source, target, "cpu-int8", "cpu", max_source_tokens=256, max_target_tokens=256)
 
 
 def result_of(text: str, num_alternatives: int = 1) -> TextResult:

@@ -1,6 +1,7 @@
 """Translate, Score and ListModels over a real connection, good and bad."""
 
 import asyncio
+import random
 
 import grpc
 import pytest
@@ -200,6 +201,28 @@ def test_bytes_that_do_not_parse_are_the_callers_fault():
     with_server(check)
 
 
+def test_damaged_messages_get_documented_codes_only():
+    async def check(server: Running) -> None:
+        seeded = random.Random(20261121)
+        valid = request("one", "two", options=pb.DecodeOptions(num_beams=2), request_id="x").SerializeToString()
+        call = server.channel.unary_unary("/dragoman.v1.TranslationService/Translate")
+        seen = set()
+        for _ in range(400):
+            payload = bytearray(valid if seeded.random() < 0.8 else seeded.randbytes(seeded.randrange(1, 60)))
+            for _ in range(seeded.randrange(4)):
+                payload[seeded.randrange(len(payload)) : seeded.randrange(len(payload) + 1)] = seeded.randbytes(1)
+                payload = payload or bytearray(b"\0")
+            try:
+                await call(bytes(payload))
+                seen.add("OK")
+            except grpc.aio.AioRpcError as error:
+                seen.add(error.code().name)
+                assert "Traceback" not in (error.details() or "")
+        assert {"OK", "INVALID_ARGUMENT"} <= seen <= {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
+
+    with_server(check)
+
+
 def test_every_bad_field_is_named():
     async def check(server: Running) -> None:
         options = pb.DecodeOptions(num_beams=17)
@@ -252,7 +275,7 @@ def test_models_limits_and_defaults_are_listed():
     async def check(server: Running) -> None:
         response = await server.stub.ListModels(pb.ListModelsRequest())
         assert [(model.name, model.precision, model.max_source_tokens) for model in response.models] == [
-            ("en-fr", "int8", 256)
+            ("en-fr", "cpu-int8", 256)
         ]
         assert response.limits.max_texts == 1024
         assert response.defaults.num_beams == 4
