@@ -65,7 +65,7 @@ class BeamSearch:
             setattr(self, name, np.concatenate([getattr(self, name), values]))
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
-        failed = np.isnan(log_probabilities).any(axis=(1, 2))
+        failed = np.asarray(np.isnan(log_probabilities).any(axis=(1, 2)))
         totals, parents, tokens = self.best_extensions(ids, log_probabilities)
         self.lengths += 1
         at_limit = self.lengths == self.max_lengths
@@ -85,8 +85,7 @@ class BeamSearch:
         self.ids[sentences, np.arange(self.num_beams), self.lengths[:, None] - 1] = tokens
         best_live = self.live[:, 0] / self.lengths**self.length_penalties
         beaten = (self.finished_scores[:, -1] > NOTHING) & (best_live <= self.finished_scores[:, -1])
-        done = np.logical_or.reduce([beaten, at_limit, failed])
-        return Advance(tokens, parents, done, failed)
+        return Advance(tokens, parents, beaten | at_limit | failed, failed)
 
     def best_extensions(
         self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]

@@ -59,9 +59,10 @@ class Worker:
     def abandon(self, make_error: Callable[[], RequestError]) -> None:
         """Answers every sentence being decoded with an error and frees its rows."""
         for beams, group in list(self.batch.groups.items()):
-            for member in group.members:
+            members = list(group.members)
+            self.batch.drop(beams, np.ones(len(members), bool))
+            for member in members:
                 self.answer(member.sentence, make_error(), "error")
-            self.batch.drop(beams, np.ones(len(group.members), bool))
 
     def turn(self) -> bool:
         """One round: drop what nobody waits for, admit, one decoder step. False where there was nothing to do."""
@@ -91,9 +92,11 @@ class Worker:
         for beams, group in list(self.batch.groups.items()):
             over = np.array([is_over(member.sentence, now) for member in group.members])
             if over.any():
-                for i in np.flatnonzero(over):
-                    self.refuse(group.members[i].sentence, "decoding", now)
+                gone = [group.members[i].sentence for i in np.flatnonzero(over)]
                 self.batch.drop(beams, over)
+                self.layout_cache = None
+                for sentence in gone:
+                    self.refuse(sentence, "decoding", now)
 
     def admit(self, sentences: Sequence[Sentence]) -> None:
         """Encodes new sentences, similar lengths together, and gives them rows."""
@@ -172,16 +175,19 @@ class Worker:
         self.tokens[group.rows] = advance.tokens
         if not advance.done.any():
             return
+        members = [group.members[i] for i in np.flatnonzero(advance.done)]
+        found = [self.hypotheses(group.search, int(i), group.members[i]) for i in np.flatnonzero(advance.done)]
+        failed = advance.failed[advance.done]
+        # Rows are free before the answer is given: who has the answer may ask again at once.
+        self.batch.drop(beams, advance.done)
+        self.layout_cache = None
         now = time.monotonic()
-        for i in np.flatnonzero(advance.done):
-            member = group.members[i]
-            if advance.failed[i]:
+        for member, hypotheses, has_failed in zip(members, found, failed, strict=True):
+            if has_failed:
                 log.error("a sentence of %d tokens gave no numbers", len(member.sentence.source))
                 self.answer(member.sentence, EngineFailure(), "error")
             else:
-                self.finish(member, self.hypotheses(group.search, int(i), member), now)
-        self.batch.drop(beams, advance.done)
-        self.layout_cache = None
+                self.finish(member, hypotheses, now)
 
     def hypotheses(self, search: Search, index: int, member: Active) -> tuple[Hypothesis, ...]:
         reason = {True: FinishReason.END_TOKEN, False: FinishReason.LENGTH_LIMIT}

@@ -1,0 +1,130 @@
+"""What the engine answers is what the slow PyTorch search finds, and never depends on who else is there."""
+
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.reference_decode import beam_search, greedy_search
+from model.transformer import Transformer
+from service.decoding.options import DecodeOptions
+from service.engine.request import TextAnswer, TextResult, Timings
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from tests.conftest import sentences
+
+OPTIONS = [
+    DecodeOptions(num_beams=1),
+    DecodeOptions(num_beams=4, num_alternatives=4),
+    DecodeOptions(num_beams=2, length_penalty=0.0),
+    DecodeOptions(num_beams=5, length_penalty=2.0, max_length=7),
+]
+TEXTS = sentences(20)
+
+
+def without_timings(answer: TextAnswer) -> TextAnswer:
+    return replace(answer, timings=Timings()) if isinstance(answer, TextResult) else answer
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def translator(request: pytest.FixtureRequest, nonsense_bundle: Path) -> Iterator[Translator]:
+    settings = EngineSettings(precision=request.param, num_workers=2, threads_per_worker=1, max_rows=24)
+    translator = Translator.load(nonsense_bundle, settings)
+    yield translator
+    translator.close()
+
+
+@pytest.fixture(scope="module")
+def alone(translator: Translator) -> dict[tuple[str, DecodeOptions], TextAnswer]:
+    return {
+        (text, options): without_timings(translator.translate([text], options)[0])
+        for text in TEXTS
+        for options in OPTIONS
+    }
+
+
+def test_random_weights_give_translations_of_many_lengths(alone: dict[tuple[str, DecodeOptions], TextAnswer]) -> None:
+    # Were they all equal, the other tests here would prove little.
+    lengths = {answer.num_target_tokens for answer in alone.values() if isinstance(answer, TextResult)}
+    assert len(lengths) > 8
+
+
+def test_fp32_is_the_pytorch_oracle(nonsense_bundle: Path, random_transformer: Transformer) -> None:
+    translator = Translator.load(nonsense_bundle, EngineSettings(precision="fp32", num_workers=1))
+    tokenizer = translator.tokenizer
+    try:
+        for options in OPTIONS:
+            for text, result in zip(TEXTS[:10], translator.translate(TEXTS[:10], options), strict=True):
+                source = [*tokenizer.encode([text])[0], tokenizer.end]
+                limit = translator.max_length(len(source), options)
+                common = (random_transformer, source, tokenizer.start, tokenizer.end, limit)
+                if options.num_beams == 1:
+                    wanted = [greedy_search(*common)]
+                else:
+                    wanted = beam_search(*common, options.num_beams, options.length_penalty)
+                found = result.alternatives
+                assert [list(a.token_ids) for a in found] == [w.ids for w in wanted[: options.num_alternatives]]
+                if options.length_penalty == 1.0:
+                    assert found[0].score == pytest.approx(wanted[0].score, abs=1e-4)
+    finally:
+        translator.close()
+
+
+def test_alone_batched_shuffled_and_mixed_are_equal_bit_for_bit(
+    translator: Translator, alone: dict[tuple[str, DecodeOptions], TextAnswer]
+) -> None:
+    jobs = list(alone)
+    for seed in range(3):
+        random.Random(seed).shuffle(jobs)
+        answers: dict[tuple[str, DecodeOptions], TextAnswer] = {}
+        complete = threading.Event()
+
+        def receive(
+            job: tuple[str, DecodeOptions],
+            answer: TextAnswer,
+            answers: dict[tuple[str, DecodeOptions], TextAnswer] = answers,
+            complete: threading.Event = complete,
+        ) -> None:
+            answers[job] = without_timings(answer)
+            if len(answers) == len(jobs):
+                complete.set()
+
+        for job in jobs:
+            translator.submit([job[0]], job[1], lambda _, answer, job=job: receive(job, answer))  # type: ignore[misc]
+        assert complete.wait(60)
+        assert answers == alone
+
+
+def test_one_thread_and_two_compute_the_same(
+    nonsense_bundle: Path, translator: Translator, alone: dict[tuple[str, DecodeOptions], TextAnswer]
+) -> None:
+    precision = translator.info.precision.removeprefix("cpu-")
+    settings = EngineSettings(precision=precision, num_workers=1, threads_per_worker=2)
+    other = Translator.load(nonsense_bundle, settings)
+    try:
+        for options in OPTIONS:
+            results = [without_timings(result) for result in other.translate(TEXTS, options)]
+            assert results == [alone[text, options] for text in TEXTS]
+    finally:
+        other.close()
+
+
+def test_layout_and_empty_texts_come_back_as_they_were(translator: Translator) -> None:
+    text = "  the red house.\r\n\r\n\tthe old mill turns.   we wait for rain.\n"
+    result, blank = translator.translate([text, " \n\t "], DecodeOptions(num_beams=1))
+    assert result.num_sentences == 3
+    assert result.text.startswith("  ")
+    assert result.text.endswith("\n")
+    assert "\r\n\r\n\t" in result.text
+    assert (blank.text, blank.num_sentences, blank.score) == (" \n\t ", 0, 0.0)
+
+
+def test_a_sentence_above_the_limit_is_split_and_flagged(translator: Translator) -> None:
+    text = "the red house stands beside the river, " * 20
+    (result,) = translator.translate([text], DecodeOptions(num_beams=1))
+    assert result.split
+    assert result.num_sentences > 1
+    assert result.num_source_tokens > translator.info.max_source_tokens

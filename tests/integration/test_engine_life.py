@@ -1,0 +1,241 @@
+"""Cancelling, deadlines, draining, failing: every text gets exactly one answer, and rows become free again."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import TextAnswer, TextResult
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
+from service.runtime.session import Candidates, StepBinding
+from tests.conftest import sentences
+
+GREEDY = DecodeOptions(num_beams=1)
+SETTINGS = EngineSettings(num_workers=1, threads_per_worker=1, max_rows=8, max_queue_sentences=64)
+
+
+class Gate:
+    """Stands before every decoder step; lets one or all through."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tickets = threading.Semaphore(0)
+        self.arrived = threading.Semaphore(0)
+        self.is_open = False
+        original = StepBinding.run
+
+        def run(binding: StepBinding, *arguments: object) -> Candidates:
+            self.arrived.release()
+            if not self.is_open:
+                self.tickets.acquire()
+            return original(binding, *arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(StepBinding, "run", run)
+
+    def let_through(self) -> None:
+        self.tickets.release()
+
+    def open(self) -> None:
+        self.is_open = True
+        self.tickets.release(1000)
+
+
+class Answers:
+    """Collects answers by text and counts them."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected, self.by_text, self.counts = expected, dict[int, TextAnswer](), Counter[int]()
+        self.complete = threading.Event()
+
+    def __call__(self, index: int, answer: TextAnswer) -> None:
+        self.by_text[index] = answer
+        self.counts[index] += 1
+        if len(self.by_text) == self.expected:
+            self.complete.set()
+
+    def wait(self) -> None:
+        assert self.complete.wait(30)
+        assert set(self.counts.values()) == {1}
+
+    def kinds(self) -> Counter[type]:
+        return Counter(type(answer) for answer in self.by_text.values())
+
+
+@pytest.fixture
+def load(nonsense_bundle: Path) -> Iterator[Callable[[], Translator]]:
+    loaded: list[Translator] = []
+
+    def make() -> Translator:
+        loaded.append(Translator.load(nonsense_bundle, SETTINGS))
+        return loaded[-1]
+
+    yield make
+    for translator in loaded:
+        translator.close()
+
+
+def long_texts(translator: Translator, count: int) -> list[str]:
+    """Texts that need several decoder steps, so that something can happen to them while they are decoded."""
+    texts = sentences(8 * count)
+    results = translator.translate(texts[:64], GREEDY)
+    long = [text for text, result in zip(texts, results, strict=False) if result.num_target_tokens > 3]
+    return (long * count)[:count]
+
+
+def assert_at_rest(translator: Translator) -> None:
+    """The census: nothing waits, nothing runs, and the next request succeeds."""
+    (result,) = translator.translate(["the red house"], GREEDY)
+    assert isinstance(result, TextResult)
+    engine = translator.engine
+    assert engine.queue.open_sentences == engine.queue.num_tokens == engine.queue.num_rows == 0
+    assert engine.workers[0].batch.num_rows == engine.workers[0].batch.num_sentences == 0
+
+
+def test_cancelling_frees_queued_and_decoding_rows_within_a_step(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    texts = long_texts(translator, 12)
+    gate = Gate(monkeypatch)
+    answers = Answers(12)
+    ticket = translator.submit(texts, GREEDY, answers)  # 8 rows decode, 4 wait
+    gate.arrived.acquire()
+    ticket.cancel()
+    ticket.cancel()
+    gate.let_through()
+    answers.wait()
+    assert answers.kinds() == {Cancelled: 12}
+    gate.open()
+    assert_at_rest(translator)
+
+
+def test_deadlines_pass_in_the_queue_and_while_decoding(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    texts = long_texts(translator, 10)
+    gate = Gate(monkeypatch)
+    late, in_time = Answers(10), Answers(1)
+    translator.submit(texts, GREEDY, late, deadline=time.monotonic() + 0.2)
+    translator.submit(["the old mill"], GREEDY, in_time, deadline=time.monotonic() + 60)
+    gate.arrived.acquire()
+    while time.monotonic() < late_moment(translator):
+        pass
+    gate.open()
+    late.wait()
+    in_time.wait()
+    assert late.kinds() == {DeadlineExceeded: 10}
+    assert in_time.kinds() == {TextResult: 1}
+    assert_at_rest(translator)
+
+
+def late_moment(translator: Translator) -> float:
+    batch = translator.engine.workers[0].batch
+    return max(m.sentence.deadline or 0 for group in batch.groups.values() for m in group.members)
+
+
+def test_a_row_that_gives_no_numbers_fails_alone(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    texts = sentences(6)
+    wanted = [result.text for result in translator.translate(texts, GREEDY)]
+    original = StepBinding.run
+    poisoned = iter([True])
+
+    def run(binding: StepBinding, *arguments: object) -> Candidates:
+        candidates = original(binding, *arguments)  # type: ignore[arg-type]
+        if len(candidates.ids) == 6 and next(poisoned, False):
+            candidates.log_probabilities[2] = np.nan
+        return candidates
+
+    monkeypatch.setattr(StepBinding, "run", run)
+    answers = Answers(6)
+    translator.submit(texts, GREEDY, answers)
+    answers.wait()
+    assert answers.kinds() == {TextResult: 5, EngineFailure: 1}
+    for index, answer in answers.by_text.items():
+        assert isinstance(answer, EngineFailure) or answer.text == wanted[index]  # type: ignore[union-attr]
+    assert_at_rest(translator)
+
+
+def test_a_failing_step_answers_everything_and_says_so(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+
+    def fail(*_: object) -> Candidates:
+        raise RuntimeError("a secret of the runtime")
+
+    monkeypatch.setattr(StepBinding, "run", fail)
+    answers = Answers(12)
+    translator.submit(sentences(12), GREEDY, answers)
+    answers.wait()
+    assert answers.kinds() == {EngineFailure: 12}
+    assert not any("secret" in str(answer) for answer in answers.by_text.values())
+    assert translator.engine.failed.wait(10)
+    with pytest.raises(EngineFailure):
+        translator.submit(["the red house"], GREEDY, Answers(1))
+
+
+def test_draining_answers_what_was_taken_and_refuses_the_rest(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    gate = Gate(monkeypatch)
+    answers = Answers(20)
+    translator.submit(sentences(20), GREEDY, answers)
+    gate.arrived.acquire()
+    assert not translator.drain(timeout_s=0)
+    with pytest.raises(Draining):
+        translator.submit(["the red house"], GREEDY, Answers(1))
+    gate.open()
+    assert translator.drain(timeout_s=60)
+    answers.wait()
+    assert answers.kinds() == {TextResult: 20}
+
+
+def test_closing_answers_what_is_left_with_draining(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    gate = Gate(monkeypatch)
+    answers = Answers(20)
+    translator.submit(sentences(20), GREEDY, answers)
+    gate.arrived.acquire()
+    closer = threading.Thread(target=translator.close)
+    closer.start()
+    gate.open()
+    closer.join(30)
+    answers.wait()
+    assert answers.kinds()[Draining] >= 12
+
+
+def test_a_full_queue_refuses_at_once_and_what_can_never_fit_is_invalid(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    with pytest.raises(InvalidRequest, match="65 sentences are more than the 64"):
+        translator.submit(["the red house"] * 65, GREEDY, Answers(65))
+    gate = Gate(monkeypatch)
+    answers = Answers(8 + 60)
+    translator.submit(sentences(8), GREEDY, answers)
+    gate.arrived.acquire()
+    translator.submit(sentences(60), GREEDY, lambda index, answer: answers(index + 8, answer))
+    with pytest.raises(Overloaded) as error:
+        translator.submit(sentences(8), GREEDY, Answers(8))
+    assert 0 < error.value.retry_after_s <= 10
+    gate.open()
+    answers.wait()
+    assert_at_rest(translator)
+
+
+def test_a_max_length_the_model_cannot_give_is_refused(load: Callable[[], Translator]) -> None:
+    with pytest.raises(InvalidRequest, match="max_length"):
+        load().translate(["the red house"], DecodeOptions(num_beams=1, max_length=25))
