@@ -7,7 +7,6 @@ know: what uses a setting.
 import dataclasses
 import difflib
 import math
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -41,7 +40,10 @@ class ServiceConfig:
         ConfigurationError: a value is out of its range; the message names the field and the value.
     """
 
-    bundle: tuple[str, ...] = _setting((), "directories or zip files of the models to serve; none: the shipped model")
+    bundle: tuple[str, ...] = _setting(
+        (),
+        "directories or zip files of the models to serve, in the environment divided by colons; none: the shipped one",
+    )
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 picks a free one and prints it")
     metrics_listen: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /livez and /readyz over HTTP; empty: off")
     device: str = _setting("cpu", "where models run: cpu or cuda")
@@ -186,7 +188,7 @@ def parse_text(where: str, field: "dataclasses.Field[Any]", text: str) -> Any:
         _require(where, text, text.lower() in _TRUE + _FALSE, "be true or false")
         return text.lower() in _TRUE
     if isinstance(field.default, tuple):
-        return tuple(part for part in text.split(os.pathsep) if part)
+        return tuple(part for part in text.split(":") if part)
     if isinstance(field.default, str):
         return text
     number: type[int] | type[float] = float if isinstance(field.default, float) else int

@@ -22,6 +22,8 @@ from service.transport.languages import covers
 
 # Texts taken from the input ahead of the oldest answer that is not out yet.
 MAX_OPEN_TEXTS: Final = 512
+# How soon a waiting thread notices that the command has ended.
+MAX_WAIT_S: Final = 0.1
 LineAnswer = TextResult | DragomanError
 
 
@@ -49,6 +51,8 @@ class EmbeddedLines:
         from service.engine.translator import Translator  # loads ONNX Runtime
 
         self._translator = Translator.load(bundle, settings, SilentObserver())
+        self._has_ended = threading.Event()
+        self._reader: threading.Thread | None = None
         info = self._translator.info
         if not (covers(info.source_language, source or info.source_language)
                 and covers(info.target_language, target or info.target_language)):  # fmt: skip
@@ -64,29 +68,40 @@ class EmbeddedLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Ends the reader first: a thread inside the tokenizer must not outlive the interpreter."""
+        self._has_ended.set()
+        if self._reader:
+            self._reader.join(MAX_WAIT_S)  # it may wait for a line that never comes: there it does no harm
         self._translator.close()
 
     def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
         """As LineTranslator. Texts are read on another thread, so that answers go out while it waits for more."""
-        waiting: queue.Queue[Future[TextAnswer] | BaseException | None] = queue.Queue(MAX_OPEN_TEXTS)
+        waiting: queue.Queue[Future[TextAnswer] | BaseException | None] = queue.Queue()
+        places = threading.Semaphore(MAX_OPEN_TEXTS)
 
         def read() -> None:
             try:
                 for text in texts:
+                    while not places.acquire(timeout=MAX_WAIT_S) and not self._has_ended.is_set():
+                        pass
+                    if self._has_ended.is_set():
+                        return
                     waiting.put(self._submit(text, options))
                 waiting.put(None)
             except BaseException as error:
                 waiting.put(error)
 
-        threading.Thread(target=read, name="read", daemon=True).start()
+        self._reader = threading.Thread(target=read, name="read", daemon=True)
+        self._reader.start()
         while (item := waiting.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item.result()
+            places.release()
 
     def _submit(self, text: str, options: DecodeOptions) -> Future[TextAnswer]:
         future: Future[TextAnswer] = Future()
-        while True:
+        while not self._has_ended.is_set():
             try:
                 self._translator.submit([text], options, lambda _, answer: future.set_result(answer))
                 return future
@@ -95,6 +110,7 @@ class EmbeddedLines:
             except RequestError as error:
                 future.set_result(error)
                 return future
+        return future
 
 
 class RemoteLines:

@@ -14,6 +14,8 @@ from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
 from service.errors import ConfigurationError, DragomanError
 
+CHUNK_BYTES = 65_536
+
 
 def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds ``translate``."""
@@ -115,14 +117,28 @@ def translate(options: argparse.Namespace) -> int:
 def read_lines(stream: BinaryIO) -> Iterator[str]:
     """Lines as a "\\n" ends them and nothing else does, without it.
 
+    Reads the file beneath Python's buffer: a thread that waits inside that buffer would hold its lock, and Python could
+    not end before the next line comes.
+
     Raises:
         ConfigurationError: a line is not UTF-8.
     """
-    for number, line in enumerate(stream, start=1):
-        try:
-            yield line.removesuffix(b"\n").decode("utf-8")
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"line {number} of the input is not valid UTF-8") from None
+    unbuffered = getattr(stream, "raw", stream)
+    number, rest = 0, b""
+    while chunk := unbuffered.read(CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            number += 1
+            yield _decoded(line, number)
+    if rest:
+        yield _decoded(rest, number + 1)
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"line {number} of the input is not valid UTF-8") from None
 
 
 def _as_json(answer: LineAnswer) -> str:

@@ -16,7 +16,7 @@ from service.engine.translator import Ticket, Translator
 from service.transport.answers import AnswerBuffer
 from service.transport.validation import Settings
 
-# Splitting and tokenizing 2,000 characters took 0.9 ms, 20,000 took 3 ms (one busy core of a 2-core machine): up to here
+# Splitting and tokenizing 2,000 characters took 0.9 ms, 20,000 took 3 ms (a busy 2-core machine): up to here
 # the loop does it itself; past it other calls, health checks among them, would feel it.
 MAX_LOOP_CHARACTERS = 2_000
 
