@@ -19,6 +19,8 @@ FILL = 0.75
 CLAUSE_REACH = 0.35
 WHITESPACE_REACH = 0.5
 GRAPHEME_REACH_CHARACTERS = 64
+# Flags are told apart by counting from the first of a row; in a longer row than this the count is given up.
+FLAG_REACH_CHARACTERS = 1000
 ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -74,7 +76,7 @@ def is_grapheme_boundary(text: str, place: int) -> bool:
         return False
     if is_regional_indicator(before) and is_regional_indicator(after):  # flags are pairs of them
         first = place - 1
-        while first > max(0, place - GRAPHEME_REACH_CHARACTERS) and is_regional_indicator(text[first - 1]):
+        while first > max(0, place - FLAG_REACH_CHARACTERS) and is_regional_indicator(text[first - 1]):
             first -= 1
         return (place - first) % 2 == 0
     return True

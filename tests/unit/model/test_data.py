@@ -79,6 +79,16 @@ def test_batches_of_a_chunk_are_its_pairs(store: TokenStore) -> None:
     assert lengths != sorted(lengths), "batches come in random order"
 
 
+def test_iteration_hands_out_every_pair_of_a_chunk(small_store: TokenStore) -> None:
+    stream = BatchStream([small_store], [1.0], SPECIAL, 150, seed=5)
+    num_rows = 0
+    for batch in stream:
+        if stream.chunk == 1:
+            break
+        num_rows += len(batch.source)
+    assert num_rows == len(small_store)
+
+
 def test_resume_from_any_position_gives_the_same_batches(small_store: TokenStore) -> None:
     stream = BatchStream([small_store], [1.0], SPECIAL, 150, seed=5)
     batches = iter(stream)

@@ -194,19 +194,6 @@ class TestLongSentences:
         assert "".join(result.sentences) == "x" * 1000
         assert len(result.sentences) <= 60
 
-    @pytest.mark.parametrize(
-        "cluster", ["e\u0301", "👩\u200d👩\u200d👧", "👍🏽", "🇫🇷", "\u1112\u1161\u11ab", "न\u0940"]
-    )
-    def test_no_cut_inside_what_a_reader_sees_as_one(self, cluster: str) -> None:
-        text = "a" + cluster * 200
-        spans, end = [], 0
-        for start, stop in TextSplitter("en", 10, count_thirds).fit(text, [(0, len(text))])[0]:
-            assert (start - 1) % len(cluster) == 0 or start == 0
-            spans.append((start, stop))
-            end = stop
-        assert spans
-        assert end <= len(text)
-
     def test_character_that_never_fits_is_left_as_it_is(self) -> None:
         result = TextSplitter("en", 1, lambda texts: [5 * len(text) for text in texts]).split("ab c")
         assert result == SplitText((), ("ab c",), was_cut=True)
