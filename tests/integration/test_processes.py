@@ -1,0 +1,84 @@
+"""The real commands in processes of their own, with a small bundle of random weights."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.client import Client
+from service.decoding.options import DecodeOptions
+from service.demo import free_port, wait_until_serving
+from tests.conftest import sentences
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+DRAGOMAN = [sys.executable, "-m", "service.cli"]
+LINES = "".join(f"{line}\n" for line in [*sentences(60), "", "   ", *sentences(40, seed=5)])
+
+
+@pytest.fixture(scope="module")
+def address(nonsense_bundle: Path) -> Iterator[str]:
+    found = f"127.0.0.1:{free_port()}"
+    flags = ["--bundle", str(nonsense_bundle), "--listen", found, "--metrics-listen", "", "--admit-grace-s", "0.1"]
+    with subprocess.Popen([*DRAGOMAN, "serve", *flags, "--log-level", "error"], cwd=ROOT) as server:
+        assert wait_until_serving(found, server)
+        yield found
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def translate(*flags: str) -> str:
+    command = [*DRAGOMAN, "translate", "--to", "fr", *flags]
+    return subprocess.run(command, input=LINES, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("beam", ["1", "4"])
+def test_a_service_and_an_embedded_engine_answer_the_same(nonsense_bundle: Path, address: str, beam: str):
+    embedded = translate("--bundle", str(nonsense_bundle), "--json", "--beam", beam)
+    assert embedded.count("\n") == LINES.count("\n")
+    assert translate("--target", address, "--json", "--beam", beam) == embedded
+
+
+def test_what_leaves_while_it_drains_was_answered(nonsense_bundle: Path):
+    """A stream of which the server knows when SIGTERM comes: all that was taken comes back, then the stream ends."""
+    found = f"127.0.0.1:{free_port()}"
+    flags = ["--bundle", str(nonsense_bundle), "--listen", found, "--metrics-listen", "", "--admit-grace-s", "0.5"]
+    with subprocess.Popen([*DRAGOMAN, "serve", *flags, "--log-level", "error"], cwd=ROOT) as server:
+        assert wait_until_serving(found, server)
+        with Client(found) as client:
+            texts = sentences(20)
+            server.send_signal(signal.SIGTERM)
+            results = client.translate(texts, source="en", target="fr", options=DecodeOptions(num_beams=2))
+        assert [hasattr(result, "text") for result in results] == [True] * 20
+        assert server.wait(20) == 0
+
+
+def test_a_closed_pipe_and_an_interrupt_end_it_quietly(nonsense_bundle: Path):
+    command = [*DRAGOMAN, "translate", "--to", "fr", "--bundle", str(nonsense_bundle)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as closed:
+        closed.stdout.close()
+        closed.stdin.write(LINES.encode())  # fits into the pipe: nobody has to read it
+        closed.stdin.flush()
+        assert closed.wait(30) == 1
+        assert closed.stderr.read() == b""
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as interrupted:
+        interrupted.stdin.write(b"the red house\n")
+        interrupted.stdin.flush()
+        assert interrupted.stdout.readline()
+        interrupted.send_signal(signal.SIGINT)
+        assert interrupted.wait(30) == 130
+        assert interrupted.stderr.read() == b""
+
+
+def test_a_damaged_bundle_is_refused(nonsense_bundle: Path, tmp_path: Path):
+    manifest = (nonsense_bundle / "manifest.json").read_bytes()
+    (tmp_path / "manifest.json").write_bytes(manifest[: len(manifest) // 2])
+    flags = ["--bundle", str(tmp_path), "--listen", "127.0.0.1:0", "--metrics-listen", ""]
+    done = subprocess.run([*DRAGOMAN, "serve", *flags], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 78
+    assert "manifest.json" in done.stderr
+    assert "Traceback" not in done.stderr
