@@ -14,7 +14,9 @@ from model.vocabulary import learn_vocabulary
 from service.runtime.tokenizer import Tokenizer
 
 VOCAB_SIZE, END = 318, 2
-SOURCE = "the red house stands beside the river and the old mill turns slowly in the morning wind while we wait for rain"
+SOURCE = (
+    "the red house stands beside the river and the old mill turns slowly in the morning wind while we wait for rain"
+)
 
 
 def sentences(count: int, seed: int = 3) -> list[str]:

@@ -132,7 +132,13 @@ def test_only_the_sentence_with_numbers_that_are_none_fails() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_beams", 0), ("num_beams", 17), ("length_penalty", float("nan")), ("num_alternatives", 5), ("max_length", -1)],
+    [
+        ("num_beams", 0),
+        ("num_beams", 17),
+        ("length_penalty", float("nan")),
+        ("num_alternatives", 5),
+        ("max_length", -1),
+    ],
 )
 def test_options_out_of_range_name_the_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):

@@ -1,0 +1,154 @@
+"""Verification passes on what was exported, and fails on each planted mistake."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import layers, write_bundle
+from export.graphs import DecoderStep
+from export.layers import Layers, PerRowInt8
+from export.verify import VerificationError
+from export.write_bundle import ExportError
+from model.transformer import Transformer
+from service.runtime.bundle import Bundle
+from tests.conftest import random_model
+
+Make = Callable[..., Path]
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "post", "activation": "gelu"},
+        {"activation": "silu", "num_encoder_layers": 3, "num_decoder_layers": 1},
+        {"tie_embeddings": False, "output_bias": False, "scale_embeddings": False},
+        {"num_heads": 4, "position_formula": "paper", "position_offset": 0},
+    ],
+)
+def test_every_kind_of_model_is_exported_exactly(changes: dict[str, object], make_bundle: Make, tmp_path: Path) -> None:
+    make_bundle(random_model(**changes), tmp_path / "bundle")
+    Bundle.open(tmp_path / "bundle")
+
+
+def plant_wrong_source_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    from export import graphs
+
+    original = graphs.source_mask
+
+    def all_visible(graph: object, lengths: str, length: str) -> str:
+        return graph.op("Mul", original(graph, lengths, length), graph.constant(0.0, np.float32))  # type: ignore[attr-defined,arg-type]
+
+    # Minus infinity times zero is no number; a mask that hides nothing is made by adding a large lower bound instead.
+    def no_mask(graph: object, lengths: str, length: str) -> str:
+        return graph.op("Max", original(graph, lengths, length), graph.constant(0.0, np.float32))  # type: ignore[attr-defined,arg-type]
+
+    del all_visible
+    monkeypatch.setattr(graphs, "source_mask", no_mask)
+
+
+def plant_no_causal_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    from export import graphs
+
+    original = graphs.causal_mask
+    monkeypatch.setattr(
+        graphs,
+        "causal_mask",
+        lambda graph, length: graph.op("Max", original(graph, length), graph.constant(0.0, np.float32)),
+    )
+
+
+def plant_shifted_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = write_bundle.state_arrays
+    monkeypatch.setattr(
+        write_bundle,
+        "state_arrays",
+        lambda model: original(model) | {"positions": np.roll(original(model)["positions"], 1, 0)},
+    )
+
+
+def plant_swapped_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swapped(self: DecoderStep, x: str, first: int, second: int) -> str:
+        return x  # beams and heads stay in the order of the queries
+
+    monkeypatch.setattr(DecoderStep, "swap_beams_and_heads", swapped)
+
+
+def plant_swapped_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Layers.linear
+
+    def linear(self: Layers, x: str, *names: str) -> str:
+        order = [names[0], names[2], names[1]] if len(names) == 3 else list(names)
+        return original(self, x, *order)
+
+    monkeypatch.setattr(Layers, "linear", linear)
+
+
+def plant_one_scale_for_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The obvious int8: one activation scale for all rows, so that a row depends on its neighbours."""
+
+    def multiply(self: PerRowInt8, graph: object, x: str, columns: str, scales: str) -> str:
+        return graph.op("DynamicQuantizeMatMul", x, columns, scales, domain=layers.CONTRIB)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(PerRowInt8, "multiply", multiply)
+
+
+@pytest.mark.parametrize("precision", ["cpu-fp32", "cpu-int8"])
+@pytest.mark.parametrize(
+    "plant",
+    [
+        plant_wrong_source_mask,
+        plant_no_causal_mask,
+        plant_shifted_positions,
+        plant_swapped_heads,
+        plant_swapped_keys_and_values,
+    ],
+)
+def test_a_planted_mistake_is_found(
+    plant: Plant,
+    precision: str,
+    random_transformer: Transformer,
+    make_bundle: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(VerificationError):
+        make_bundle(random_transformer, tmp_path / "bundle", precisions=(precision,))
+    assert not (tmp_path / "bundle").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_int8_that_depends_on_its_batch_is_found(
+    random_transformer: Transformer, make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_one_scale_for_the_batch(monkeypatch)
+    with pytest.raises(VerificationError, match="otherwise in a batch"):
+        make_bundle(random_transformer, tmp_path / "bundle", precisions=("cpu-int8",))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"precisions": ("cpu-int4",)}, "cpu-int4"),
+        ({"max_source_tokens": 97}, r"max_source_tokens \(97\)"),
+        ({"max_target_tokens": 1}, r"max_target_tokens \(1\)"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    options: dict[str, object], complaint: str, random_transformer: Transformer, make_bundle: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        make_bundle(random_transformer, tmp_path / "bundle", **options)
+
+
+def test_a_folder_of_something_else_is_not_overwritten(
+    random_transformer: Transformer, make_bundle: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="is not a bundle"):
+        make_bundle(random_transformer, tmp_path / "precious")
+    assert (tmp_path / "precious" / "thesis.txt").exists()

@@ -1,0 +1,154 @@
+"""A bundle that is not whole is refused, and the message names the file."""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from service.errors import BundleError
+from service.runtime.bundle import MANIFEST, Bundle, sha256_of
+
+SETTINGS = EngineSettings(num_workers=1, threads_per_worker=1, max_rows=16)
+
+
+@pytest.fixture
+def bundle(nonsense_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(nonsense_bundle, tmp_path / "copy"))
+
+
+def listed_files(bundle: Path) -> list[str]:
+    return sorted(json.loads((bundle / MANIFEST).read_text())["files"])
+
+
+def change_manifest(bundle: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+    values = json.loads((bundle / MANIFEST).read_text())
+    change(values)
+    (bundle / MANIFEST).write_text(json.dumps(values))
+
+
+def list_again(bundle: Path, *names: str) -> None:
+    """Makes the manifest agree with altered files: what is wrong must then be found by looking inside."""
+
+    def change(values: dict) -> None:  # type: ignore[type-arg]
+        for name in names:
+            values["files"][name] = {"size": (bundle / name).stat().st_size, "sha256": sha256_of(bundle / name)}
+
+    change_manifest(bundle, change)
+
+
+def test_a_whole_bundle_opens_from_a_folder_and_from_a_zip(bundle: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
+    opened = Bundle.open(Path(archive))
+    assert opened.manifest == Bundle.open(bundle).manifest
+    assert opened.path(opened.manifest.vocabulary).exists()
+    opened.close()
+    assert not opened.root.exists()
+
+
+def test_every_listed_file_missing_truncated_or_with_one_byte_changed_is_named(bundle: Path) -> None:
+    for name in listed_files(bundle):
+        path, content = bundle / name, (bundle / name).read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        for damaged, complaint in ((None, "missing"), (content[:-1], "truncated"), (flipped, "altered")):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(BundleError, match=complaint) as error:
+                Bundle.open(bundle)
+            assert str(path) in str(error.value)
+            path.write_bytes(content)
+    Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside"])
+def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, name: str) -> None:
+    (bundle.parent / "outside").write_text("x")
+    change_manifest(bundle, lambda values: values["files"].update({name: {"size": 1, "sha256": "0"}}))
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(bundle)
+
+
+def test_a_link_is_refused(bundle: Path) -> None:
+    path = bundle / listed_files(bundle)[0]
+    path.rename(bundle.parent / "elsewhere")
+    os.symlink(bundle.parent / "elsewhere", path)
+    with pytest.raises(BundleError, match="is a link"):
+        Bundle.open(bundle)
+
+
+def test_a_zip_that_climbs_out_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../evil", "x")
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(tmp_path / "evil.zip")
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda values: values.update(format_version=2), "format version 2"),
+        (lambda values: values.pop("shape"), "damaged"),
+        (lambda values: values.update(surprise=1), "damaged"),
+        (lambda values: values["files"].pop("vocabulary.spm"), "does not list"),
+        (lambda values: values["precisions"]["cpu-int8"].pop("encoder"), "damaged"),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(bundle: Path, change: Callable[[dict], None], complaint: str) -> None:  # type: ignore[type-arg]
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError, match=complaint):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00", '{"format_version": 1}'])
+def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
+    (bundle / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(bundle)
+
+
+def test_neither_a_folder_nor_a_zip(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="neither"):
+        Bundle.open(tmp_path / "nothing")
+
+
+def test_swapped_graphs_are_found_by_their_inputs(bundle: Path) -> None:
+    one, other = bundle / "cpu-int8/encoder.onnx", bundle / "cpu-int8/score.onnx"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    list_again(bundle, "cpu-int8/encoder.onnx", "cpu-int8/score.onnx")
+    with pytest.raises(BundleError, match=r"encoder\.onnx is not the graph"):
+        Translator.load(bundle, SETTINGS)
+
+
+def test_a_vocabulary_of_another_size_is_found(bundle: Path) -> None:
+    change_manifest(bundle, lambda values: values["shape"].update(vocab_size=317))
+    with pytest.raises(BundleError, match="318 pieces, the model 317"):
+        Translator.load(bundle, SETTINGS)
+
+
+def test_garbage_with_the_right_checksum_is_no_graph(bundle: Path) -> None:
+    (bundle / "cpu-int8/decoder-4.onnx").write_bytes(b"garbage")
+    list_again(bundle, "cpu-int8/decoder-4.onnx")
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        Translator.load(bundle, SETTINGS)
+
+
+def test_altered_weights_do_not_say_the_golden_translations(bundle: Path) -> None:
+    golden = {"precision": "cpu-int8", "source": "the red house", "num_beams": 1, "ids": [5, 6, 7, 2]}
+    change_manifest(bundle, lambda values: values.update(golden=[golden]))
+    with pytest.raises(BundleError, match="golden translation 'the red house'"):
+        Translator.load(bundle, SETTINGS)
+
+
+def test_a_precision_that_is_not_there_is_named_with_those_that_are(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="cpu-fp16.*cpu-fp32"):
+        Translator.load(bundle, EngineSettings(precision="fp16"))

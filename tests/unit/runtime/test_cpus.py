@@ -1,0 +1,24 @@
+"""A container's CPU quota counts, not the machine's number of CPUs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.runtime import cpus
+
+
+@pytest.mark.parametrize(("content", "expected"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
+def test_the_quota_of_the_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, expected: float | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(content)
+    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "cpu.max")
+    assert cpus.cgroup_cpus() == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 8), (1.5, 2), (0.25, 1), (64.0, 8)])
+def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int) -> None:
+    monkeypatch.setattr(cpus, "cgroup_cpus", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert cpus.usable_cpus() == expected
