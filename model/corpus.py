@@ -109,7 +109,7 @@ def unfit(source: str, target: str, num_source: int, num_target: int, config: Co
 
 
 def pair_key(source: str, target: str) -> int:
-    """64 bits that stand for a pair among those already seen: eight bytes a pair instead of its text."""
+    """64 bits that stand for a pair among those already seen: a number a pair instead of its text."""
     return int.from_bytes(hashlib.blake2b(f"{source}\t{target}".encode(), digest_size=8).digest(), "little")
 
 

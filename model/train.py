@@ -245,12 +245,11 @@ class Trainer:
         self.model.train()
         try:
             with Progress(run, writer, self.step, self.target_tokens) as progress:
-                while self.step < run.max_steps and not self.stop_requested:
+                while self.step < run.max_steps and not self.stop_requested and not self.is_out_of_patience():
                     loss, norm, rate = self.update(list(islice(batches, run.accumulate)))
                     progress.add(self.step, self.target_tokens, loss, norm, rate)
                     if self.step % run.validate_every == 0 or self.step == run.max_steps:
-                        if self.judge(self.validate(writer)):
-                            break
+                        self.judge(self.validate(writer))
                         saved_at = time.monotonic()
                     elif time.monotonic() - saved_at > run.checkpoint_every_s:
                         self.save(self.folder / "latest")
@@ -263,8 +262,8 @@ class Trainer:
             self.save(self.folder / "latest")
             print(f"stopped at step {self.step:,}; the same command goes on from here", flush=True)
 
-    def judge(self, loss: float) -> bool:
-        """Saves a validated checkpoint, and as best if it is; True where patience has run out."""
+    def judge(self, loss: float) -> None:
+        """Saves a validated checkpoint, and as best if it is."""
         better = loss < self.best_loss
         self.best_loss = min(loss, self.best_loss)
         self.bad_validations = 0 if better else self.bad_validations + 1
@@ -273,11 +272,13 @@ class Trainer:
             checkpoint.save(self.folder / "best", self.model.state_dict(), self.tokenizer, self.description(), None)
         for old in checkpoint.steps(self.folder)[: -self.config.run.keep_checkpoints]:
             shutil.rmtree(old)
+
+    def is_out_of_patience(self) -> bool:
         patience = self.config.run.patience
-        if patience and self.bad_validations >= patience:
-            print(f"no better validation loss in {patience} validations: stopping", flush=True)
-            return True
-        return False
+        if patience == 0 or self.bad_validations < patience:
+            return False
+        print(f"no better validation loss in {patience} validations: stopping at step {self.step:,}", flush=True)
+        return True
 
     def request_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.stop_requested:

@@ -145,6 +145,9 @@ def test_patience(training_config: TrainingConfig, monkeypatch: pytest.MonkeyPat
     assert trainer.step == 4
     assert trainer.best_loss == 1.0
     assert checkpoint.read_description(trainer.folder / "best").step == 2
+    again = Trainer(with_run(training_config, validate_every=1, patience=2))
+    again.train()
+    assert again.step == 4, "patience that has run out stays so"
 
 
 def test_loss_that_is_no_number_stops_the_run(training_config: TrainingConfig) -> None:
