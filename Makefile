@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 GRPCIO_TOOLS := 1.76.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format proto train faults soak clean
+.PHONY: help demo test lint type format proto train clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,12 +35,6 @@ proto: build/proto/$(GRPCIO_TOOLS).stamp  ## service/pb anew from proto/
 
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
-
-faults: .venv/dev.stamp  ## the tests that break things on purpose
-	$(BIN)/python -m pytest -m faults
-
-soak: .venv/dev.stamp  ## the tests that run for long
-	$(BIN)/python -m pytest -m soak
 
 clean:  ## away with everything that can be made again, but for runs/
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
