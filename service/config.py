@@ -22,6 +22,8 @@ from service.transport.limits import Limits
 ENVIRONMENT_PREFIX = "DRAGOMAN_"
 # What Kubernetes puts into the environment of every container beside a Service named "dragoman"; not ours.
 _SERVICE_LINK = re.compile(r"DRAGOMAN_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+# The TOML file, and where training and benchmarks find their texts: not settings of the service.
+_NO_SETTINGS = ("DRAGOMAN_CONFIG", "DRAGOMAN_DATA")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -170,7 +172,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for variable, text in environment.items():
         is_ours = variable.startswith(ENVIRONMENT_PREFIX) and not _SERVICE_LINK.match(variable)
-        if not is_ours or variable == ENVIRONMENT_PREFIX + "CONFIG":
+        if not is_ours or variable in _NO_SETTINGS:
             continue
         if variable not in known:
             raise ConfigurationError(f"unknown environment variable {variable}{_nearest(variable, known)}")

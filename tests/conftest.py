@@ -28,7 +28,7 @@ def sentences(count: int, seed: int = 3) -> list[str]:
 
 
 def random_model(**changes: object) -> Transformer:
-    """A model that ends its sentences now and then: far from linear, its end token as likely as the best of the others."""
+    """A model that ends its sentences now and then: its end token is as likely as the best of the others."""
     torch.manual_seed(11)
     shape = {
         "vocab_size": VOCAB_SIZE,

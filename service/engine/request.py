@@ -103,7 +103,8 @@ class TextResult:
     Attributes:
         alternatives: the best first; ``text`` and ``score`` are those of the first. A text of several sentences
             combines the i-th hypothesis of each sentence (its best where it has fewer). Score: summed
-            log-probabilities of all sentences / (summed lengths) ** length_penalty; 0 for a text without anything to translate.
+            log-probabilities of all sentences / (summed lengths) ** length_penalty; 0 for a text without anything to
+            translate.
         finish_reason: the worst of its sentences': REPETITION, then LENGTH_LIMIT, then END_TOKEN.
         num_sentences: units that were translated. split: at least one sentence was longer than the model's limit and
             was cut at the best place inside it; each part was translated on its own.

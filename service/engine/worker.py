@@ -47,6 +47,7 @@ class Worker:
         self.tokens = np.zeros(cache.max_rows, np.int64)
         self.bindings: dict[int, StepBinding] = {}
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.fresh: list[Sentence] = []  # encoded, but without a token yet
         self.answered_at = time.monotonic()
 
     def run(self) -> None:
@@ -125,6 +126,7 @@ class Worker:
             for i, slot in zip(chosen, slots, strict=True):
                 keys, values = [k[i] for k in encoded.keys], [v[i] for v in encoded.values]
                 self.cache.write_source(int(slot), keys, values, int(lengths[i]))
+        self.fresh += sentences
         self.layout_cache = None
 
     def search(self, beams: int) -> Search:
@@ -161,10 +163,16 @@ class Worker:
         for beams, group in list(batch.groups.items()):
             ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]
             self.postprocess(beams, group, group.search.advance(ids, log_probabilities))
+        self.report_step(started, num_rows, 1 - num_rows / (num_sentences * decoder.num_beams))
+
+    def report_step(self, started: float, num_rows: int, padding: float) -> None:
         now = time.monotonic()
-        padding = 1 - num_rows / (num_sentences * decoder.num_beams)
         self.observer.step(num_rows, padding, now - started)
-        self.observer.active_rows(batch.num_rows)
+        self.queue.active_rows[self.number] = self.batch.num_rows
+        self.observer.active_rows(sum(self.queue.active_rows))
+        for sentence in self.fresh:
+            self.observer.first_token(now - sentence.submitted_at)
+        self.fresh.clear()
 
     def postprocess(self, beams: int, group: Group, advance: Advance) -> None:
         """Moves beams to their parents' past, stores the new tokens, answers the sentences that are done."""
