@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from export.graph_runner import GraphRunner
-from export.verify import VerificationError, verify
+from export.verify import VerificationError, check_searches, verify
 from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
 from service.errors import BundleError
@@ -41,6 +41,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check = commands.add_parser("verify", help="check a bundle's files, and its graphs against the checkpoint")
     check.add_argument("bundle", type=Path)
     check.add_argument("--checkpoint", type=Path, help="the PyTorch model the bundle was made of")
+    check.add_argument("--text", type=Path, help="also search for translations of this file's lines, both ways")
     check.set_defaults(run=run_verify)
 
 
@@ -81,11 +82,17 @@ def run_verify(arguments: argparse.Namespace) -> int:
         model, _, _ = load_model(arguments.checkpoint)
         manifest = bundle.manifest
         tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
+        lines = arguments.text.read_text(encoding="utf-8").splitlines() if arguments.text else []
+        sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
         for precision, graphs in manifest.precisions.items():
             runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
-            print(f"{precision}: {verify(model, runner, tokenizer.end, exact=precision.endswith('fp32'))}")
+            exact = precision.endswith("fp32")
+            print(f"{precision}: {verify(model, runner, tokenizer.end, exact)}")
+            if exact and sources:
+                count = check_searches(model, runner, sources, tokenizer.end, manifest.max_target_tokens)
+                print(f"{precision}: {count} greedy and beam searches of {arguments.text} find PyTorch's token ids")
     except VerificationError as error:
         return complain(str(error), EXIT_FAILED)
-    except (BundleError, CheckpointError) as error:
+    except (BundleError, CheckpointError, OSError) as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
     return 0

@@ -78,7 +78,8 @@ def verify(model: Transformer, runner: GraphRunner, end: int, exact: bool) -> Re
     step_difference = check_steps(runner, sources, targets, [values for values, _ in wanted], exact)
     score_difference = check_score(runner, sources, targets, [picked for _, picked in wanted], exact)
     check_beam_places(runner, sources, targets)
-    searches = check_searches(model, runner, sources, end) if exact else 0
+    length = min(SEARCH_LENGTH, model.config.max_positions)
+    searches = check_searches(model, runner, sources, end, length) if exact else 0
     return Report(step_difference, score_difference, searches)
 
 
@@ -171,19 +172,25 @@ def check_beam_places(runner: GraphRunner, sources: Sequence[Sequence[int]], tar
                 require(equal, f"the decoder for {beams} beams computes beam {k} otherwise than another decoder")
 
 
-def check_searches(model: Transformer, runner: GraphRunner, sources: Sequence[Sequence[int]], end: int) -> int:
-    """Greedy and beam search over the graphs find PyTorch's token ids, but for hypotheses that tie."""
+def check_searches(
+    model: Transformer, runner: GraphRunner, sources: Sequence[Sequence[int]], end: int, max_length: int
+) -> int:
+    """Greedy and beam search over the graphs find PyTorch's token ids, but for hypotheses that tie.
+
+    Returns:
+        How many searches were compared.
+    """
     count = 0
-    length = min(SEARCH_LENGTH, model.config.max_positions)
     for source in sources:
         torch_extend = extend_with(model, source, runner.start)
+        onnx_extend = runner.extend_with(source, max_length)
         for beams in (1, NUM_BEAMS):
-            onnx_extend = runner.extend_with(source, length)
             if beams == 1:
-                found, right = search_greedily(onnx_extend, end, length), search_greedily(torch_extend, end, length)
+                found = search_greedily(onnx_extend, end, max_length)
+                right = search_greedily(torch_extend, end, max_length)
             else:
-                found = search_beams(onnx_extend, end, length, beams)[0]
-                right = search_beams(torch_extend, end, length, beams)[0]
+                found = search_beams(onnx_extend, end, max_length, beams)[0]
+                right = search_beams(torch_extend, end, max_length, beams)[0]
             tie = abs(found.score - right.score) < TIE
             require(found.ids == right.ids or tie, f"search with {beams} beams: {found} is not PyTorch's {right}")
             count += 1

@@ -1,10 +1,12 @@
 """`dragoman evaluate`: BLEU and chrF of what is served. Knows: sacreBLEU. Does not know: how a line is translated."""
 
 import argparse
+import gzip
 import json
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from service.commands.exit_codes import DONE
 from service.commands.translate import add_decode_flags, add_model_flags, open_lines, read_decode_options, read_lines
@@ -20,7 +22,7 @@ def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.Argume
         "(Popovic 2015), with their signatures.",
     )
     parser.add_argument(
-        "--source", type=Path, required=True, metavar="FILE", help="text to translate, a sentence a line"
+        "--source", type=Path, required=True, metavar="FILE", help="text to translate, a sentence a line; may be .gz"
     )
     parser.add_argument("--reference", type=Path, required=True, metavar="FILE", help="its translation, line for line")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the translations")
@@ -38,8 +40,7 @@ def evaluate(options: argparse.Namespace) -> int:
     Raises:
         DragomanError: a file cannot be read, the two differ in length, or a line cannot be translated.
     """
-    from sacrebleu.metrics.bleu import BLEU  # the extra `train`
-    from sacrebleu.metrics.chrf import CHRF
+    from model.evaluate import score  # the extra `train`
 
     sources, references = _read(options.source), _read(options.reference)
     if len(sources) != len(references) or not sources:
@@ -59,12 +60,12 @@ def evaluate(options: argparse.Namespace) -> int:
         duration_s = time.monotonic() - started
     if options.output:
         options.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
-    bleu, chrf = BLEU(), CHRF()
+    scores = score(hypotheses, references)
     found = {
-        "bleu": round(bleu.corpus_score(hypotheses, [references]).score, 2),
-        "bleu_signature": str(bleu.get_signature()),
-        "chrf": round(chrf.corpus_score(hypotheses, [references]).score, 2),
-        "chrf_signature": str(chrf.get_signature()),
+        "bleu": round(scores.bleu, 2),
+        "bleu_signature": scores.bleu_signature,
+        "chrf": round(scores.chrf, 2),
+        "chrf_signature": scores.chrf_signature,
         "num_lines": len(sources),
         "num_beams": decode_options.num_beams,
         "seconds": round(duration_s, 2),
@@ -77,9 +78,9 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _read(file: Path) -> list[str]:
     try:
-        with file.open("rb") as stream:
-            return list(read_lines(stream))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            return list(read_lines(cast(BinaryIO, stream)))
+    except (OSError, EOFError) as error:
+        raise ConfigurationError(f"cannot read {file}: {error}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{file}: {error}") from None

@@ -1,0 +1,83 @@
+"""How good a bundle translates: sacreBLEU and chrF on every test set, greedy and beam, in every precision.
+
+    DRAGOMAN_DATA=... python -m benchmarks.quality --bundle BUNDLE --out benchmarks/results/quality.json
+
+Knows: where the test sets are (NOTICE says whose they are). Does not know: how a sentence is translated.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from model.evaluate import score
+from service.decoding.options import DecodeOptions
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from service.runtime.bundle import Bundle
+
+BEAMS = (1, 4)
+
+
+def read_lines(path: Path) -> list[str]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+        return [line.rstrip("\r\n") for line in lines]
+
+
+def read_test_set(folder: Path, name: str, source: str, target: str) -> tuple[list[str], list[str]]:
+    """Sources and references of ``tatoeba.test``, ``newstest2013`` or ``europarl.dev``."""
+    pair = f"{source}-{target}"
+    if name == "tatoeba.test":
+        columns = [line.split("\t") for line in read_lines(folder / pair / "tatoeba.test.tsv.gz")]
+        return [row[0] for row in columns], [row[1] for row in columns]
+    if name == "newstest2013":
+        stem = folder / "eval" / f"newstest2013.{pair}"
+        return read_lines(Path(f"{stem}.{source}.gz")), read_lines(Path(f"{stem}.{target}.gz"))
+    return read_lines(folder / pair / f"europarl.dev.{source}.gz"), read_lines(
+        folder / pair / f"europarl.dev.{target}.gz"
+    )
+
+
+def measure(bundle: Path, data: Path, names: list[str]) -> list[dict[str, Any]]:
+    """One entry for each precision, test set and beam width."""
+    manifest = Bundle.open(bundle).manifest
+    found = []
+    for precision in manifest.precisions:
+        device, kind = precision.split("-")
+        translator = Translator.load(bundle, EngineSettings(device=device, precision=kind, max_queue_sentences=100_000))
+        for name in names:
+            sources, references = read_test_set(data, name, manifest.source_language, manifest.target_language)
+            for beams in BEAMS:
+                results = translator.translate(sources, DecodeOptions(num_beams=beams))
+                scores = score([result.text for result in results], references)
+                split = sum(result.split for result in results)
+                entry = {"precision": precision, "test": name, "num_beams": beams, "split_texts": split}
+                found.append(entry | dataclasses.asdict(scores))
+                line = f"{precision} {name} beam {beams}: BLEU {scores.bleu:.2f} chrF {scores.chrf:.2f}"
+                print(f"{line}, {split} of {len(sources)} texts split", flush=True)
+        translator.close()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
+    parser.add_argument("--test", action="append", help="tatoeba.test, newstest2013, europarl.dev (default: all)")
+    arguments = parser.parse_args()
+    if "DRAGOMAN_DATA" not in os.environ:
+        print("DRAGOMAN_DATA must name the folder with the test sets", file=sys.stderr)
+        return 2
+    names = arguments.test or ["tatoeba.test", "newstest2013", "europarl.dev"]
+    results = measure(arguments.bundle, Path(os.environ["DRAGOMAN_DATA"]), names)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"command": " ".join(sys.argv), "results": results}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
