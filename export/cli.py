@@ -1,4 +1,4 @@
-"""The commands ``export`` and ``verify``: arguments in, a bundle or a report out.
+"""The commands ``export``, ``export-transformers`` and ``verify``: arguments in, a bundle or a report out.
 
 Knows: arguments and messages. Does not know: how a bundle is made or checked.
 """
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from export.graph_runner import GraphRunner
+from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
 from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
@@ -38,6 +39,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--card", type=Path, help="JSON file about training text, licence and scores, kept in the bundle"
     )
     export.set_defaults(run=run_export)
+    layout = commands.add_parser(
+        "export-transformers", help="write a checkpoint as a folder that Hugging Face Transformers loads"
+    )
+    layout.add_argument("checkpoint", type=Path, help="a folder that dragoman train or dragoman average wrote")
+    layout.add_argument("folder", type=Path, help="what to write; replaced if this command wrote it before")
+    layout.set_defaults(run=run_export_transformers)
     check = commands.add_parser("verify", help="check a bundle's files, and its graphs against the checkpoint")
     check.add_argument("bundle", type=Path)
     check.add_argument("--checkpoint", type=Path, help="the PyTorch model the bundle was made of")
@@ -70,6 +77,19 @@ def run_export(arguments: argparse.Namespace) -> int:
     for precision, report in reports.items():
         print(f"{precision}: {report}")
     print(f"wrote {arguments.bundle}")
+    return 0
+
+
+def run_export_transformers(arguments: argparse.Namespace) -> int:
+    try:
+        model, tokenizer, description = load_model(arguments.checkpoint)
+        languages = (description.source_language, description.target_language)
+        write_transformers(model, tokenizer, languages, arguments.folder)
+    except ExportError as error:
+        return complain(str(error), EXIT_FAILED)
+    except (CheckpointError, OSError) as error:
+        return complain(str(error), EXIT_BAD_BUNDLE)
+    print(f"wrote {arguments.folder}")
     return 0
 
 

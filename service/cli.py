@@ -37,6 +37,9 @@ LATER_COMMANDS = {
     "train": LaterCommand("model.cli", "add_train_command", "train", "train a model as a TOML file describes it"),
     "average": LaterCommand("model.cli", "add_average_command", "train", "average the last checkpoints of a run"),
     "export": LaterCommand("export.cli", "add_commands", "export", "make a bundle from a checkpoint"),
+    "export-transformers": LaterCommand(
+        "export.cli", "add_commands", "export", "write a checkpoint as a folder that Transformers loads"
+    ),
     "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
 }
 
