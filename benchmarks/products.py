@@ -1,0 +1,102 @@
+"""The matrix products of a decoder step and nothing else: what the step would cost if everything around them were free.
+
+Knows: which products a decoder graph holds. Does not know: what they mean.
+
+Quantizing activations, scaling and bias are not counted: they belong to "everything around".
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from export.graph_builder import IR_VERSION, OPSET
+from service.runtime.session import load_session
+
+
+class Product(NamedTuple):
+    """(rows, inner) times a weight (inner, columns), in float32 or in 8 bits."""
+
+    inner: int
+    columns: int
+    is_int8: bool
+
+
+def products_of(decoder: Path) -> list[Product]:
+    """Every product with a weight in the graph; the weight may be transposed first."""
+    graph = onnx.load(str(decoder), load_external_data=False).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+    transposes = [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]
+    turned = {node.output[0]: weights[node.input[0]] for node in transposes}
+    found = []
+    for node in graph.node:
+        if "MatMul" not in node.op_type and node.op_type != "Gemm":
+            continue
+        for name in node.input[1:2]:
+            tensor = weights.get(name) or turned.get(name)
+            if tensor is not None:
+                inner, columns = tensor.dims if name in weights else reversed(tensor.dims)
+                found.append(Product(int(inner), int(columns), tensor.data_type == TensorProto.INT8))
+    return found
+
+
+def products_graph(products: list[Product]) -> onnx.ModelProto:
+    """A graph with one input for each width and kind, and one output for each product."""
+    rng = np.random.default_rng(1)
+    inputs: dict[str, onnx.ValueInfoProto] = {}
+    nodes, weights, outputs = [], [], []
+    for i, product in enumerate(products):
+        kind, dtype = ("u8", TensorProto.UINT8) if product.is_int8 else ("f32", TensorProto.FLOAT)
+        x, weight, y = f"{kind}_{product.inner}", f"w{i}", f"y{i}"
+        inputs[x] = helper.make_tensor_value_info(x, dtype, ["R", product.inner])
+        shape = (product.inner, product.columns)
+        values = rng.integers(-127, 128, shape, np.int8) if product.is_int8 else rng.standard_normal(shape, np.float32)
+        weights.append(onnx.numpy_helper.from_array(values, weight))
+        if product.is_int8:
+            nodes.append(helper.make_node("MatMulInteger", [x, weight, "zero"], [y]))
+        else:
+            nodes.append(helper.make_node("MatMul", [x, weight], [y]))
+        result = TensorProto.INT32 if product.is_int8 else TensorProto.FLOAT
+        outputs.append(helper.make_tensor_value_info(y, result, ["R", product.columns]))
+    weights.append(onnx.numpy_helper.from_array(np.array(128, np.uint8), "zero"))
+    graph = helper.make_graph(nodes, "products", list(inputs.values()), outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+class Products:
+    """The products of a decoder graph, ready to run with any number of rows."""
+
+    def __init__(self, decoder: Path, num_threads: int) -> None:
+        self.products = products_of(decoder)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "products.onnx"
+            onnx.save(products_graph(self.products), str(path))
+            self.session = load_session(path, num_threads)
+
+    def bind(self, num_rows: int) -> ort.IOBinding:
+        rng = np.random.default_rng(2)
+        binding = self.session.io_binding()
+        for value in self.session.get_inputs():
+            shape = (num_rows, value.shape[1])
+            is_int8 = value.type == "tensor(uint8)"
+            x = rng.integers(0, 256, shape, np.uint8) if is_int8 else rng.standard_normal(shape, np.float32)
+            binding.bind_cpu_input(value.name, x)
+        for product, value in zip(self.products, self.session.get_outputs(), strict=True):
+            y = np.empty((num_rows, product.columns), np.int32 if product.is_int8 else np.float32)
+            binding.bind_ortvalue_output(value.name, ort.OrtValue.ortvalue_from_numpy(y))
+        return binding
+
+    def times_s(self, num_rows: int, repeats: int) -> list[float]:
+        """Seconds of each of ``repeats`` runs, after one that is not counted."""
+        binding = self.bind(num_rows)
+        times = []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            self.session.run_with_iobinding(binding)
+            times.append(time.perf_counter() - started)
+        return times[1:]

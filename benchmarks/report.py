@@ -1,0 +1,130 @@
+"""What a benchmark leaves behind: a table for eyes and a JSON file with everything needed to judge or repeat it.
+
+Knows: the machine, versions, files. Does not know: what was measured.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# Instructions that decide which kernels run.
+NOTABLE_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm"}
+PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "ctranslate2", "transformers", "torch", "grpcio")
+
+Row = Mapping[str, Any]
+
+
+def machine() -> dict[str, Any]:
+    """CPU, its notable instructions, cores this process may use, memory, and how busy all of it was at the start."""
+    facts: dict[str, str] = {}
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    return {
+        "cpu": facts.get("model name", platform.processor()),
+        "family": f"{facts.get('cpu family', '?')}/{facts.get('model', '?')}",
+        "cores": len(os.sched_getaffinity(0)),
+        "flags": sorted(flags & NOTABLE_FLAGS),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that are there and matter."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that is running; of absolute paths only the last part, which is what another machine shares."""
+    module = Path(arguments[0])
+    name = f"benchmarks.{module.stem}" if module.parent.name == "benchmarks" else module.stem
+    return " ".join(["python -m", name, *(shortened(word) for word in arguments[1:])])
+
+
+def shortened(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    if equals and value.startswith("/"):
+        return f"{flag}={Path(value).name}"
+    return Path(word).name if word.startswith("/") else word
+
+
+def save(path: Path, name: str, rows: Sequence[Row], **facts: Any) -> None:
+    """Writes one benchmark's results. ``facts``: seeds, objectives, whatever a reader needs besides the rows."""
+    values = {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": command_line(sys.argv),
+        "machine": machine(),
+        "versions": versions(),
+        **facts,
+        "rows": list(rows),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def load(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def shown(value: object) -> str:
+    """A number with three significant digits, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.{2 if abs(value) < 10 else 1}f}"
+
+
+def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """A Markdown table; ``columns`` maps keys of a row to headings. Numbers stand to the right."""
+    cells = [[shown(row.get(key, "")) for key in columns] for row in rows]
+    numeric = [any(isinstance(row.get(key), int | float) for row in rows) for key in columns]
+    heads = list(columns.values())
+    widths = [max(len(head), 3, *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
+    pad: list[Callable[[str, int], str]] = [str.rjust if number else str.ljust for number in numeric]
+    lines = [[pad[i](text, widths[i]) for i, text in enumerate(line)] for line in (heads, *cells)]
+    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, numeric, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def numbers(text: str) -> list[int]:
+    """The value of an option such as ``1,8,64``."""
+    return [int(part) for part in text.split(",")]
+
+
+def parser(description: str, name: str) -> argparse.ArgumentParser:
+    """What the command lines of all benchmarks have in common."""
+    options = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    options.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="the JSON file to write")
+    options.add_argument("--quick", action="store_true", help="few and small measurements: does it work?")
+    return options
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, and the quarters of the values below and above it."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4)
+    return middle, low, high
