@@ -30,6 +30,7 @@ class GraphBuilder:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.initializers: dict[str, TensorProto] = {}
+        self.shared: dict[str, str] = {}  # values that several layers use, by what they are
 
     def input(self, name: str, dtype: type[np.generic], shape: Shape) -> str:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -199,16 +199,17 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     target_in = graph.input("target_in", np.int64, ["B", "T"])
     target_out = graph.input("target_out", np.int64, ["B", "T"])
     memory, source_shape, padding = encode(layers, source, lengths)
+    crossed = [cross_keys_values(layers, memory, i, source_shape) for i in range(layers.config.num_decoder_layers)]
+    graph.shared.clear()  # from here on rows are target positions
     shape = graph.op("Shape", target_in)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
     causal = causal_mask(graph, length)
     x = embed_sequence(layers, target_in, length, "target")
     attention = ""
-    for i in range(layers.config.num_decoder_layers):
+    for i, (key, value) in enumerate(crossed):
         x = self_attention_block(layers, x, f"decoder.{i}", shape, causal)
         name = f"decoder.{i}.cross_attention"
         query = layers.heads(layers.linear(layers.enter(x, name), f"{name}.query"), shape)
-        key, value = cross_keys_values(layers, memory, i, source_shape)
         key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
         context, attention = layers.attention(query, key, value, padding)
         x = layers.leave(x, layers.linear(context, f"{name}.output"), name)

@@ -17,7 +17,7 @@ from export.graph_builder import CONTRIB, GraphBuilder
 from model.config import ModelConfig
 
 Array = NDArray[np.generic]
-SMALLEST_SCALE = 1e-12  # an all-zero row would divide by zero
+SMALLEST_SCALE = 1e-12  # an all-zero column of a matrix would divide by zero
 
 
 class Matrices(Protocol):
@@ -58,15 +58,20 @@ class PerRowInt8:
         return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
     def multiply(self, graph: GraphBuilder, x: str, columns: str, scales: str) -> str:
+        # An all-zero row has scale 0: whatever its quotients 0 / 0 round to, the product is multiplied by 0 again.
         limit = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([1], np.int64), keepdims=1)
-        scale = graph.op("Mul", limit, graph.constant(1 / 127, np.float32))
-        scale = graph.op("Max", scale, graph.constant(SMALLEST_SCALE, np.float32))  # (N, 1)
+        scale = graph.op("Mul", limit, graph.constant(1 / 127, np.float32))  # (N, 1)
         flat = graph.reshape(scale, [-1])
-        centre = graph.op("Expand", graph.constant([128], np.uint8), graph.op("Shape", flat))
-        rounded = graph.op("QuantizeLinear", x, flat, centre, axis=0)
+        rounded = graph.op("QuantizeLinear", x, flat, self.centres(graph, flat), axis=0)
         one, zero_point = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
         product = graph.op("MatMulIntegerToFloat", rounded, columns, one, scales, zero_point, domain=CONTRIB)
         return graph.op("Mul", product, scale)
+
+    def centres(self, graph: GraphBuilder, rows: str) -> str:
+        """The zero point 128 once for each row; all products of a graph have the same rows, so it is made once."""
+        if "centres" not in graph.shared:
+            graph.shared["centres"] = graph.op("Expand", graph.constant([128], np.uint8), graph.op("Shape", rows))
+        return graph.shared["centres"]
 
     def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
         rounded, scale = self.quantize(weight)

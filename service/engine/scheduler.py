@@ -81,12 +81,21 @@ def sweep(waiting: Waiting, now: float) -> list[Sentence]:
     return over
 
 
-def group_by_length(sentences: Sequence[Sentence], max_tokens: int) -> list[list[Sentence]]:
-    """Groups for the encoder: similar lengths together, at most ``max_tokens`` padded tokens each (or one sentence)."""
+def group_by_length(sentences: Sequence[Sentence], max_tokens: int, max_padding: int) -> list[list[Sentence]]:
+    """Groups for the encoder: at most ``max_tokens`` padded tokens each, and ``max_padding`` padded places a sentence.
+
+    A sentence that would be padded further starts a group of its own: an encoder run costs as much as two or three
+    tokens, and padding is computed like text.
+    """
     groups: list[list[Sentence]] = []
     for sentence in sorted(sentences, key=lambda s: -len(s.source)):
-        if groups and len(groups[-1][0].source) * (len(groups[-1]) + 1) <= max_tokens:
+        if groups and fits(groups[-1], sentence, max_tokens, max_padding):
             groups[-1].append(sentence)
         else:
             groups.append([sentence])
     return groups
+
+
+def fits(group: Sequence[Sentence], sentence: Sentence, max_tokens: int, max_padding: int) -> bool:
+    longest = len(group[0].source)
+    return longest * (len(group) + 1) <= max_tokens and longest - len(sentence.source) <= max_padding

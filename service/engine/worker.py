@@ -25,7 +25,9 @@ from service.runtime.session import Sessions, StepBinding, StepInputs
 log = logging.getLogger(__name__)
 
 # Padded source tokens of one encoder run: enough to keep the products busy, few enough that rows are not kept waiting.
-ENCODER_TOKENS = 2048
+ENCODER_TOKENS = 1024
+# An encoder run costs as much as about two tokens (0.23 ms and 0.10 ms a token for the shipped model on one core).
+ENCODER_PADDING = 2
 IDLE_WAIT_S = 1.0
 
 
@@ -76,6 +78,7 @@ class Worker:
             self.admit(plan.admit)
         self.compact()
         if not self.batch.groups:
+            self.cache.reset()
             return bool(plan.drop)
         self.step()
         return True
@@ -104,7 +107,7 @@ class Worker:
         admitted_at = time.monotonic()
         for sentence in sentences:
             self.observer.dequeued(admitted_at - sentence.submitted_at)
-        for group in group_by_length(sentences, ENCODER_TOKENS):
+        for group in group_by_length(sentences, ENCODER_TOKENS, ENCODER_PADDING):
             self.encode(group, admitted_at)
 
     def encode(self, sentences: Sequence[Sentence], admitted_at: float) -> None:
@@ -115,6 +118,7 @@ class Worker:
         for row, sentence in zip(source, sentences, strict=True):
             row[: len(sentence.source)] = sentence.source
         encoded = self.sessions.encoder.run(source, lengths)
+        self.cache.reserve_source(longest, int(self.batch.slot_used.nonzero()[0].max(initial=-1)) + 1)
         now = time.monotonic()
         self.observer.encoded(len(sentences), int(lengths.sum()), source.size, now - started)
         for beams in sorted({sentence.options.num_beams for sentence in sentences}):
@@ -156,6 +160,7 @@ class Worker:
             binding = self.bindings[decoder.num_beams] = StepBinding(decoder, self.cache)
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
+        self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
         width = max(group.search.num_candidates for group in batch.groups.values())
         inputs = StepInputs(self.tokens[:num_rows], self.layout_cache[1], self.layout_cache[2], width)
         candidates = binding.run(inputs, num_sentences)

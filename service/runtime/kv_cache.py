@@ -2,43 +2,87 @@
 
 Knows: where a row's and a sentence's keys and values are, and how to copy them. Does not know: why rows move.
 
-    self_key_i, self_value_i      (max_rows, H, max_target_tokens, D)    row r holds lengths[r] positions
-    cross_key_i, cross_value_i    (max_sentences, H, max_source_tokens, D)   sentence n holds source_lengths[n]
-    positions
+    self_key_i, self_value_i     (max_rows, H, target_capacity, D)        row r holds lengths[r] positions
+    cross_key_i, cross_value_i   (max_sentences, H, source_capacity, D)   sentence n holds its source's positions
 
 for each decoder layer i. Rows in use are 0 to R-1, sentences 0 to N-1: a step reads the first R and N of each buffer.
-What lies past a row's length is never read. The operating system gives the pages as they are first written.
+What lies past a row's length is never read. Capacities start small and double when a longer row comes, up to the
+model's
+limits: short rows that lie close together use few pages, which is worth more than the rare copy (CONTRIBUTING.md).
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.runtime.bundle import Shape
 
+FIRST_CAPACITY = 64
+
 
 class KVCache:
-    """Buffers for one worker; their size is fixed here, so memory is bounded and known in advance."""
+    """Buffers for one worker. Their largest size follows from the arguments: memory is bounded and known in advance.
+
+    Attributes:
+        target_capacity, source_capacity: positions a row and a sentence can hold now.
+        allocations: how often buffers were made anew; while it stays the same, so do their addresses.
+    """
 
     def __init__(
         self, shape: Shape, max_rows: int, max_sentences: int, max_source_tokens: int, max_target_tokens: int
     ) -> None:
         self.shape, self.max_rows, self.max_sentences = shape, max_rows, max_sentences
         self.max_source_tokens, self.max_target_tokens = max_source_tokens, max_target_tokens
-        heads, width = shape.num_heads, shape.head_width
-        self.buffers: dict[str, NDArray[np.float32]] = {}
-        for i in range(shape.num_decoder_layers):
-            for part in ("key", "value"):
-                self.buffers[f"self_{part}_{i}"] = np.empty((max_rows, heads, max_target_tokens, width), np.float32)
-                self.buffers[f"cross_{part}_{i}"] = np.empty(
-                    (max_sentences, heads, max_source_tokens, width), np.float32
-                )
         self.lengths = np.zeros(max_rows, np.int32)
         self.source_lengths_less_1 = np.zeros(max_sentences, np.int32)
+        self.buffers: dict[str, NDArray[np.float32]] = {}
+        self.target_capacity = self.source_capacity = self.allocations = 0
+        self.reset()
+
+    def names(self, kind: str) -> Iterator[str]:
+        return (f"{kind}_{part}_{i}" for i in range(self.shape.num_decoder_layers) for part in ("key", "value"))
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Of one row or sentence, all layers, keys and values."""
+        return 2 * self.shape.num_decoder_layers * self.shape.model_width * np.dtype(np.float32).itemsize
 
     @property
     def max_bytes(self) -> int:
         """The most memory the buffers can come to occupy."""
-        return sum(buffer.nbytes for buffer in self.buffers.values())
+        positions = self.max_rows * self.max_target_tokens + self.max_sentences * self.max_source_tokens
+        return positions * self.bytes_per_position
+
+    def reset(self) -> None:
+        """Back to small buffers; whatever they held is forgotten."""
+        target, source = min(FIRST_CAPACITY, self.max_target_tokens), min(FIRST_CAPACITY, self.max_source_tokens)
+        if (self.target_capacity, self.source_capacity) != (target, source):
+            self.target_capacity, self.source_capacity = target, source
+            self.allocate("self", self.max_rows, target, 0)
+            self.allocate("cross", self.max_sentences, source, 0)
+
+    def allocate(self, kind: str, count: int, capacity: int, keep: int) -> None:
+        """New buffers with ``capacity`` positions that hold what the first ``keep`` rows or sentences held."""
+        self.allocations += 1
+        for name in self.names(kind):
+            new = np.empty((count, self.shape.num_heads, capacity, self.shape.head_width), np.float32)
+            if keep:
+                old = self.buffers[name]
+                new[:keep, :, : old.shape[2]] = old[:keep]
+            self.buffers[name] = new
+
+    def reserve_target(self, length: int, num_rows: int) -> None:
+        """Makes room for ``length`` positions in every row, keeping the first ``num_rows``."""
+        if length > self.target_capacity:
+            self.target_capacity = grown(self.target_capacity, length, self.max_target_tokens)
+            self.allocate("self", self.max_rows, self.target_capacity, num_rows)
+
+    def reserve_source(self, length: int, num_sentences: int) -> None:
+        """Makes room for ``length`` positions in every sentence, keeping the first ``num_sentences``."""
+        if length > self.source_capacity:
+            self.source_capacity = grown(self.source_capacity, length, self.max_source_tokens)
+            self.allocate("cross", self.max_sentences, self.source_capacity, num_sentences)
 
     def copy_rows(self, sources: NDArray[np.intp], targets: NDArray[np.intp]) -> None:
         """Self-attention positions of each source row into its target row; no row may be both."""
@@ -65,3 +109,12 @@ class KVCache:
             if name.startswith("cross"):
                 buffer[target, :, :length] = buffer[source, :, :length]
         self.source_lengths_less_1[target] = length - 1
+
+
+def grown(capacity: int, length: int, limit: int) -> int:
+    """``capacity`` doubled until it holds ``length``, but no more than ``limit``."""
+    if length > limit:
+        raise RuntimeError(f"{length} positions were asked of a cache of at most {limit}. This is a bug.")
+    while capacity < length:
+        capacity *= 2
+    return min(capacity, limit)

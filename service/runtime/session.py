@@ -116,9 +116,9 @@ class StepBinding:
     def __init__(self, decoder: DecoderSession, cache: KVCache) -> None:
         self.decoder, self.cache = decoder, cache
         self.binding = decoder.session.io_binding()
-        self.bound_for = (-1, -1, -1)
+        self.bound_for: tuple[int, ...] = ()
         self.num_candidates = np.zeros(1, np.int64)
-        self.capacities = [np.array(n, np.int32) for n in (cache.max_target_tokens, cache.max_source_tokens)]
+        self.capacities = np.zeros(2, np.int32)
         # An input that is never read still needs an address.
         self.no_keys = np.zeros(1, np.float32)
         self.ids = np.zeros(0, np.int64)
@@ -132,14 +132,16 @@ class StepBinding:
 
     def bind_for(self, num_rows: int, num_sentences: int, num_candidates: int) -> None:
         """Binds everything whose shape follows from the numbers of rows, sentences and candidates."""
-        if self.bound_for == (num_rows, num_sentences, num_candidates):
-            return
-        self.bound_for = (num_rows, num_sentences, num_candidates)
         cache, shape = self.cache, self.decoder.shape
+        wanted = (num_rows, num_sentences, num_candidates, cache.allocations)
+        if self.bound_for == wanted:
+            return
+        self.bound_for = wanted
+        self.capacities[:] = cache.target_capacity, cache.source_capacity
         self.num_candidates[0] = num_candidates
         self.bind("num_candidates", self.num_candidates, (1,))
-        self.bind("self_capacity", self.capacities[0], ())
-        self.bind("cross_capacity", self.capacities[1], ())
+        self.bind("self_capacity", self.capacities[:1], ())
+        self.bind("cross_capacity", self.capacities[1:], ())
         self.bind("no_keys", self.no_keys, (num_sentences, 0, shape.model_width))
         self.bind("lengths", cache.lengths, (num_rows,))
         self.bind("source_lengths_less_1", cache.source_lengths_less_1, (num_sentences,))

@@ -65,14 +65,15 @@ def test_a_sweep_finds_the_late_behind_a_sentence_that_does_not_fit() -> None:
     assert len(line) == 1
 
 
-@given(st.lists(st.integers(2, 100), max_size=60), st.integers(1, 512))
-def test_encoder_groups_hold_every_sentence_once_within_the_limit(lengths: list[int], limit: int) -> None:
+@given(st.lists(st.integers(2, 100), max_size=60), st.integers(1, 512), st.integers(0, 5))
+def test_encoder_groups_hold_every_sentence_once_within_the_limits(lengths: list[int], limit: int, pad: int) -> None:
     sentences = [sentence(length) for length in lengths]
-    groups = group_by_length(sentences, limit)
+    groups = group_by_length(sentences, limit, pad)
     assert sorted(id(s) for group in groups for s in group) == sorted(map(id, sentences))
     for group in groups:
-        padded = max(len(s.source) for s in group) * len(group)
-        assert len(group) == 1 or padded <= limit
+        longest = max(len(s.source) for s in group)
+        assert len(group) == 1 or longest * len(group) <= limit
+        assert all(longest - len(s.source) <= pad for s in group)
 
 
 def queue(workers: int = 1, sentences: int = 4, tokens: int = 1000) -> RequestQueue:
