@@ -6,6 +6,7 @@ Knows: arguments and messages. Does not know: how a bundle is made or checked.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.graph_runner import GraphRunner
@@ -13,11 +14,13 @@ from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
 from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
+from model.corpus import open_text
 from service.errors import BundleError
 from service.runtime.bundle import Bundle
 from service.runtime.tokenizer import Tokenizer
 
 EXIT_FAILED, EXIT_BAD_BUNDLE = 1, 78
+CALIBRATION_LINES = 400
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,6 +37,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     export.add_argument("--max-source-tokens", type=int, default=256, help="longest sentence taken (default: 256)")
     export.add_argument("--max-target-tokens", type=int, default=384, help="longest translation made (default: 384)")
+    export.add_argument(
+        "--calibration",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="source sentences (or source TAB target; may be .gz or .bz2) to fix the int8 scales on: faster than "
+        f"scales per row; about {CALIBRATION_LINES} lines in all are used; may be given several times",
+    )
     export.add_argument("--golden", type=Path, help="file of source sentences to choose golden translations from")
     export.add_argument(
         "--card", type=Path, help="JSON file about training text, licence and scores, kept in the bundle"
@@ -57,6 +69,16 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def read_sample(paths: Sequence[Path], count: int) -> list[str]:
+    """``count`` lines in all, evenly spread over each file; of a line with tabs, the first column."""
+    chosen: list[str] = []
+    for path in paths:
+        with open_text(path) as file:
+            lines = [line.split("\t")[0].strip() for line in file]
+        chosen += lines[:: max(1, len(lines) * len(paths) // count)]
+    return chosen
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     try:
         model, tokenizer, description = load_model(arguments.checkpoint)
@@ -66,6 +88,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             precisions=tuple(arguments.precision or PRECISIONS),
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
+            calibration_texts=tuple(read_sample(arguments.calibration, CALIBRATION_LINES)),
             golden_texts=tuple(arguments.golden.read_text().splitlines()) if arguments.golden else (),
             card=json.loads(arguments.card.read_text()) if arguments.card else {},
         )

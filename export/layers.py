@@ -1,10 +1,11 @@
-"""The Transformer's parts as ONNX operators, in float32 or per-row int8.
+"""The Transformer's parts as ONNX operators, in float32 or int8.
 
 Knows: operators and which of them are fast and exact on ONNX Runtime. Does not know: the order of the parts
 (graphs.py). Dimension key: model/transformer.py. Here R is the number of rows of a decoder step.
 
-int8: weights are signed, one scale per output column; activations unsigned around 128, **one scale per row**, so
-that no row's result depends on its neighbours; the products are summed in integers, where order does not matter.
+int8: weights are signed, one scale per output column; activations unsigned, with a scale fixed by calibration or
+**one per row**, so that no row's result depends on its neighbours; the products are summed in integers, where order
+does not matter.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from export.calibrate import OUTPUT, InputScale
 from export.graph_builder import CONTRIB, GraphBuilder
 from model.config import ModelConfig
 
@@ -32,8 +34,18 @@ class Matrices(Protocol):
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         """x (N, M) times the transpose of an embedding (V, M): logits (N, V)."""
 
+    def clips_negative(self, name: str) -> bool:
+        """Whether product ``name`` takes negative inputs for 0 anyway."""
 
-class Float32:
+
+class Plain:
+    """What most precisions have in common."""
+
+    def clips_negative(self, name: str) -> bool:
+        return False
+
+
+class Float32(Plain):
     """Matrices as they were trained."""
 
     def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
@@ -48,7 +60,7 @@ class Float32:
         return graph.op("MatMul", x, columns)
 
 
-class PerRowInt8:
+class PerRowInt8(Plain):
     """8-bit weights and activations; about a quarter of the bytes and of the time of float32."""
 
     def quantize(self, weight: Array) -> tuple[Array, Array]:
@@ -91,6 +103,35 @@ class PerRowInt8:
         rows = graph.weight(f"{name}.int8", np.ascontiguousarray(rounded.T))
         columns = graph.op("Transpose", rows, perm=[1, 0])  # folded when the session is made
         return self.multiply(graph, x, columns, graph.weight(f"{name}.scale", scale))
+
+
+class StaticInt8(PerRowInt8):
+    """8-bit products whose input scale was fixed by calibration: two operators each, bias and scales in the product.
+
+    A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row.
+    """
+
+    def __init__(self, scales: Mapping[str, InputScale]) -> None:
+        self.scales = scales
+
+    def clips_negative(self, name: str) -> bool:
+        """The input of product ``name`` is rounded to numbers from 0 on: a ReLU before it changes nothing."""
+        return name in self.scales and self.scales[name].zero_point == 0
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+        first = name.split("+")[0]
+        if first not in self.scales:
+            return super().linear(graph, x, weight, bias, name)
+        chosen = self.scales[first]
+        scale, zero_point = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
+        key = f"{x} rounded by {scale} around {zero_point}"
+        if key not in graph.shared:
+            graph.shared[key] = graph.op("QuantizeLinear", x, scale, zero_point)
+        rounded, column_scale = self.quantize(weight)
+        columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", column_scale)
+        more = ["", graph.weight(f"{name}.bias", bias)] if bias is not None else []
+        inputs = (graph.shared[key], columns, scale, scales, zero_point, *more)
+        return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
 
 
 class Layers:
@@ -137,6 +178,8 @@ class Layers:
         return self.graph.op("Add", vectors, self.graph.op("Gather", table, positions))
 
     def logits(self, states: str) -> str:
+        if f"{OUTPUT}.weight" in self.state:
+            return self.linear(states, OUTPUT)
         name = "source_embedding" if self.config.tie_embeddings else "target_embedding"
         logits = self.matrices.transposed(self.graph, states, self.state[f"{name}.weight"], name)
         if self.config.output_bias:
@@ -145,7 +188,9 @@ class Layers:
 
     def feed_forward(self, x: str, name: str) -> str:
         inner = self.linear(x, f"{name}.inner")
-        return self.linear(self.activation(inner), f"{name}.outer")
+        if not self.matrices.clips_negative(f"{name}.outer"):
+            inner = self.activation(inner)
+        return self.linear(inner, f"{name}.outer")
 
     def activation(self, x: str) -> str:
         if self.config.activation == "relu":

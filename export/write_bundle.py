@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 
+from export.calibrate import equalize, record
 from export.golden import golden_translations
 from export.graph_runner import GraphRunner
 from export.graphs import DecoderStep, encoder_graph, score_graph
-from export.layers import Float32, Matrices, PerRowInt8
+from export.layers import Array, Float32, Matrices, PerRowInt8, StaticInt8
 from export.verify import Report, verify
 from export.weights_file import WeightsFile
 from model.checkpoint import Description
@@ -26,7 +26,7 @@ from service.decoding.options import MAX_BEAMS
 from service.runtime.bundle import MANIFEST, Graphs, Manifest, Shape, manifest_json, sha256_of
 from service.runtime.tokenizer import Tokenizer
 
-PRECISIONS: Mapping[str, Matrices] = {"cpu-fp32": Float32(), "cpu-int8": PerRowInt8()}
+PRECISIONS = ("cpu-int8", "cpu-fp32")
 # Decoder graphs are made for these many beams; a sentence uses the narrowest that fits.
 BEAM_WIDTHS = (1, 2, 4, 6, 8, MAX_BEAMS)
 
@@ -39,12 +39,14 @@ class ExportOptions:
     """What ListModels and metrics call the model."""
     version: str
     """Which of several versions of that model this is."""
-    precisions: tuple[str, ...] = ("cpu-int8", "cpu-fp32")
-    """Keys of PRECISIONS."""
+    precisions: tuple[str, ...] = PRECISIONS
+    """Some of PRECISIONS."""
     max_source_tokens: int = 256
     """Longest sentence taken, end token counted; the service splits longer ones."""
     max_target_tokens: int = 384
     """Most tokens of a translation, end token counted."""
+    calibration_texts: tuple[str, ...] = ()
+    """Source sentences like those to be served, to fix the int8 scales on; none: scales per row, slower."""
     golden_texts: tuple[str, ...] = ()
     """Source sentences to choose golden translations from."""
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -66,17 +68,34 @@ def shape_of(model: Transformer) -> Shape:
     )
 
 
-def state_arrays(model: Transformer) -> dict[str, np.ndarray[Any, np.dtype[np.generic]]]:
+def state_arrays(model: Transformer) -> dict[str, Array]:
     state = {name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
     return state | {"positions": model.positions.numpy()}
 
 
-def write_graphs(model: Transformer, folder: Path, precision: str) -> Graphs:
+def prepare(
+    model: Transformer, tokenizer: Tokenizer, precision: str, texts: Sequence[str]
+) -> tuple[Mapping[str, Array], Matrices]:
+    """The weights to write and how their products are computed."""
+    state = state_arrays(model)
+    if precision == "cpu-fp32":
+        return state, Float32()
+    sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(texts) if 0 < len(ids) < model.config.max_positions]
+    if not sources:
+        return state, PerRowInt8()
+    recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end)
+    state, scales = equalize(model, state, recorders)
+    return state, StaticInt8(scales)
+
+
+def write_graphs(
+    model: Transformer, state: Mapping[str, Array], matrices: Matrices, folder: Path, precision: str
+) -> Graphs:
     """Writes all graphs of one precision into ``folder/precision``."""
     target = folder / precision
     target.mkdir(parents=True)
-    weights, matrices = WeightsFile("weights.bin"), PRECISIONS[precision]
-    parts = (model.config, state_arrays(model))
+    weights = WeightsFile("weights.bin")
+    parts = (model.config, state)
     graphs = {"encoder": encoder_graph(parts, matrices, weights), "score": score_graph(parts, matrices, weights)}
     for beams in BEAM_WIDTHS:
         graphs[f"decoder-{beams}"] = DecoderStep(parts, matrices, weights, beams).build()
@@ -136,7 +155,10 @@ def write_bundle(
     golden = []
     with whole_or_nothing(folder) as partial, torch.inference_mode():
         (partial / "vocabulary.spm").write_bytes(tokenizer.model)
-        precisions = {precision: write_graphs(model, partial, precision) for precision in options.precisions}
+        precisions = {}
+        for precision in options.precisions:
+            state, matrices = prepare(model, tokenizer, precision, options.calibration_texts)
+            precisions[precision] = write_graphs(model, state, matrices, partial, precision)
         for precision, graphs in precisions.items():
             runner = GraphRunner(partial, graphs, shape, tokenizer.start)
             reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))

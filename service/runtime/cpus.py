@@ -1,8 +1,12 @@
-"""How many CPUs this process may use. Knows Linux's ways of limiting them; knows nothing of what they are used for."""
+"""How many CPUs this process may use, and what they can. Knows Linux's ways of telling; not what they are used for."""
 
 import os
+import platform
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
+# Instructions that multiply unsigned by signed 8-bit numbers and add into 32 bits, without 16 bits between.
+DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
@@ -29,3 +33,14 @@ def usable_cpus() -> int:
         allowed = os.cpu_count() or 1
     quota = cgroup_cpus()
     return max(1, allowed if quota is None else min(allowed, -int(-quota // 1)))
+
+
+def saturates_int8() -> bool:
+    """An x86-64 CPU without VNNI: there the fast product of unsigned and signed 8-bit numbers saturates at 16 bits."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        flags = CPU_INFO.read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return True  # unknown: rather slow than wrong
+    return not DOT_PRODUCTS & set(flags)

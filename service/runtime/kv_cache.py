@@ -7,8 +7,7 @@ Knows: where a row's and a sentence's keys and values are, and how to copy them.
 
 for each decoder layer i. Rows in use are 0 to R-1, sentences 0 to N-1: a step reads the first R and N of each buffer.
 What lies past a row's length is never read. Capacities start small and double when a longer row comes, up to the
-model's
-limits: short rows that lie close together use few pages, which is worth more than the rare copy (CONTRIBUTING.md).
+model's limits: short rows that lie close together use few pages, which is worth more than the rare copy.
 """
 
 from collections.abc import Iterator

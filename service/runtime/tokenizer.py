@@ -1,6 +1,7 @@
 """Text to token ids and back: SentencePiece, with the special tokens every model here has.
 
-Knows: the vocabulary. Does not know: sentences' limits, languages, the model.
+Knows: the vocabulary. Does not know: sentences' limits, languages, the model. One thread: SentencePiece would otherwise
+start several for every call, beside the engine's own.
 """
 
 import hashlib
@@ -37,10 +38,10 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without start or end token; a text of whitespace alone has none."""
-        ids: list[list[int]] = self.processor.encode(list(texts), out_type=int)
+        ids: list[list[int]] = self.processor.encode(list(texts), out_type=int, num_threads=1)
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Texts of token ids; start, end and padding ids leave no trace."""
-        texts: list[str] = self.processor.decode([list(map(int, row)) for row in ids])
+        texts: list[str] = self.processor.decode([list(map(int, row)) for row in ids], num_threads=1)
         return texts

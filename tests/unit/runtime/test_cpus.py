@@ -1,6 +1,7 @@
 """A container's CPU quota counts, not the machine's number of CPUs."""
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,21 @@ def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, expec
     monkeypatch.setattr(cpus, "cgroup_cpus", lambda: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert cpus.usable_cpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "content", "expected"),
+    [
+        ("x86_64", "processor : 0\nflags\t: fpu avx2 avx512_vnni\nbugs:\n", False),
+        ("x86_64", "processor : 0\nflags\t: fpu avx2\nbugs: avx512_vnni\n", True),
+        ("x86_64", "nothing of the kind", True),
+        ("aarch64", "nothing of the kind", False),
+    ],
+)
+def test_which_cpus_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, content: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr(cpus, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert cpus.saturates_int8() == expected

@@ -1,0 +1,197 @@
+"""What goes into each matrix product of a model on real text, and how to make 8 bits of it without looking again.
+
+Knows: the network's parts, activations, quantization error. Does not know: ONNX.
+
+Per-row scales must be computed for every row at every product, which costs more than the product where matrices are
+small. Here the scale of each product's input is fixed once, on calibration text. What that would lose, equalization
+gives back (Xiao et al. 2023, SmoothQuant, arXiv:2211.10438): channel k of the input is divided by c_k, row k of the
+matrix multiplied by it. The division costs nothing, because whatever makes the input can do it: the layer
+normalisation before it, the value projection (a context is an average of values), or the first feed-forward matrix
+(ReLU(x / c) = ReLU(x) / c).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.reference_decode import batch_greedy
+from model.transformer import Transformer
+
+Array = NDArray[np.float32]
+State = dict[str, NDArray[Any]]
+
+MAX_SAMPLES = 768
+BATCH_SENTENCES = 32
+SMALLEST = 1e-8
+# Shares of the difficulty that move from input to matrix, and shares of the largest input that are not clipped.
+STRENGTHS, CLIPS = (0.3, 0.45, 0.6, 0.75, 0.9), (1.0, 0.85, 0.7)
+OUTPUT = "output_projection"
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Keeps the largest value of each channel of an input and a sample of its rows."""
+
+    largest: Array | None = None
+    samples: list[Array] = field(default_factory=list)
+
+    def add(self, rows: Array) -> None:
+        top = np.abs(rows).max(axis=0)
+        self.largest = top if self.largest is None else np.maximum(self.largest, top)
+        self.samples.append(rows[:: max(1, len(rows) // 64)])
+
+    def sample(self) -> Array:
+        rows = np.concatenate(self.samples)
+        return rows[:: max(1, len(rows) // MAX_SAMPLES)]
+
+
+@dataclass(frozen=True, slots=True)
+class InputScale:
+    """How a product's input becomes unsigned 8-bit numbers: round(x / scale) + zero_point."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One input, what makes it and which products read it.
+
+    Attributes:
+        readers: names of the linear layers (or OUTPUT) that read it. makers: names of weights and biases whose output
+            channels are the input's channels. non_negative: it comes out of a ReLU.
+    """
+
+    readers: tuple[str, ...]
+    makers: tuple[str, ...]
+    non_negative: bool = False
+
+
+def sites(model: Transformer) -> list[Site]:
+    """Every input whose maker can divide by c_k; empty lists of makers never occur."""
+    config, found = model.config, []
+    pre = config.norm == "pre"
+    for stack, count in (("encoder", config.num_encoder_layers), ("decoder", config.num_decoder_layers)):
+        for i in range(count):
+            names = ["self_attention"] if stack == "encoder" else ["self_attention", "cross_attention"]
+            for name in (f"{stack}.{i}.{name}" for name in names):
+                found.append(Site((f"{name}.output",), (f"{name}.value.weight", f"{name}.value.bias")))
+                if pre:
+                    parts = ("query", "key", "value") if "self" in name else ("query",)
+                    found.append(Site(tuple(f"{name}.{part}" for part in parts), norm_of(f"{name}_residual.norm")))
+            name = f"{stack}.{i}.feed_forward"
+            if pre:
+                found.append(Site((f"{name}.inner",), norm_of(f"{name}_residual.norm")))
+            if config.activation == "relu":
+                makers = (f"{name}.inner.weight", f"{name}.inner.bias")
+                found.append(Site((f"{name}.outer",), makers, non_negative=True))
+    if pre:
+        crossed = (
+            f"decoder.{i}.cross_attention.{part}" for i in range(config.num_decoder_layers) for part in ("key", "value")
+        )
+        found.append(Site(tuple(crossed), norm_of("encoder_norm")))
+        found.append(Site((OUTPUT,), norm_of("decoder_norm")))
+    return found
+
+
+def norm_of(name: str) -> tuple[str, str]:
+    return f"{name}.weight", f"{name}.bias"
+
+
+@torch.inference_mode()
+def record(model: Transformer, sources: Sequence[Sequence[int]], pad: int, start: int, end: int) -> dict[str, Recorder]:
+    """Runs the model on ``sources`` and its own translations of them; what each product was given, by its name."""
+    limit = min(2 * max(map(len, sources)) + 10, model.config.max_positions)
+    targets: list[list[int]] = []
+    for first in range(0, len(sources), BATCH_SENTENCES):
+        targets += batch_greedy(model, sources[first : first + BATCH_SENTENCES], pad, start, end, limit)
+    recorders: dict[str, Recorder] = {OUTPUT: Recorder()}
+
+    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        recorders[name] = Recorder()
+        return lambda _, inputs: recorders[name].add(inputs[0][0].float().numpy())
+
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    handles = [module.register_forward_pre_hook(listen(name)) for name, module in linears]
+    try:
+        for source, target in zip(sources, targets, strict=True):  # one at a time: no padding among the samples
+            lengths = torch.tensor([len(source)])
+            memory = model.encode(torch.tensor([list(source)]), lengths)
+            states = model.decode(torch.tensor([[start, *target]]), memory, lengths)
+            recorders[OUTPUT].add(states[0].float().numpy())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorders
+
+
+def quantized(x: Array, scale: float, low: int, high: int) -> Array:
+    return np.clip(np.rint(x / scale), low, high) * np.float32(scale)
+
+
+def columns_quantized(weight: Array) -> Array:
+    scale = np.maximum(np.abs(weight).max(axis=0), SMALLEST) / 127
+    return np.asarray(np.rint(weight / scale) * scale, np.float32)
+
+
+def equalizer(largest: Array, weight: Array, strength: float) -> Array:
+    """c_k = max |x_k| ** strength / max |w_k| ** (1 - strength), and 1 for channels that are always zero."""
+    inputs, rows = np.maximum(largest, SMALLEST), np.maximum(np.abs(weight).max(axis=1), SMALLEST)
+    factors = inputs**strength / rows ** (1 - strength)
+    return np.where(largest > SMALLEST, factors, 1.0).astype(np.float32)
+
+
+def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array, InputScale]:
+    """The c_k (K,) and the input scale with the least squared error of the product on the sample.
+
+    Args:
+        weight: (K, N), all readers side by side.
+    """
+    assert_recorded = recorder.largest
+    if assert_recorded is None:
+        raise RuntimeError("an input was never recorded. This is a bug.")
+    sample = recorder.sample()
+    exact = sample @ weight
+    low, high = (0, 255) if non_negative else (-127, 127)
+    best: tuple[float, Array, InputScale] | None = None
+    for strength in STRENGTHS:
+        factors = equalizer(assert_recorded, weight, strength)
+        rounded_weight = columns_quantized(weight * factors[:, None])
+        for clip in CLIPS:
+            scale = float((assert_recorded / factors).max()) * clip / high
+            product = quantized(sample / factors, scale, low, high) @ rounded_weight
+            error = float(np.square(product - exact).mean())
+            if best is None or error < best[0]:
+                best = (error, factors, InputScale(scale, 0 if non_negative else 128))
+    if best is None:
+        raise RuntimeError("there was nothing to choose from. This is a bug.")
+    return best[1], best[2]
+
+
+def equalize(
+    model: Transformer, state: Mapping[str, Any], recorders: Mapping[str, Recorder]
+) -> tuple[State, dict[str, InputScale]]:
+    """A state that computes the same in float32, and the input scale of every product it was possible for.
+
+    OUTPUT's matrix becomes an entry of its own, for the embedding must stay as it is.
+    """
+    changed: State = dict(state)
+    changed[f"{OUTPUT}.weight"] = changed["target_embedding.weight"]
+    vocab_size = model.config.vocab_size
+    changed[f"{OUTPUT}.bias"] = changed.get("output_bias", np.zeros(vocab_size, np.float32))
+    scales: dict[str, InputScale] = {}
+    for site in sites(model):
+        weight = np.concatenate([changed[f"{reader}.weight"].T for reader in site.readers], axis=1)
+        factors, scale = choose(recorders[site.readers[0]], weight, site.non_negative)
+        for maker in site.makers:
+            values = changed[maker]
+            changed[maker] = values / (factors[:, None] if values.ndim == 2 else factors)
+        for reader in site.readers:
+            changed[f"{reader}.weight"] = changed[f"{reader}.weight"] * factors
+            scales[reader] = scale
+    return changed, scales
