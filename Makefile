@@ -5,9 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The oldest supported: newer generators write code that refuses older runtimes. pyproject.toml's lower bounds follow it.
 GRPCIO_TOOLS := 1.76.0
+BENCH := build/bench/quick
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format proto train clean
+.PHONY: help demo test lint type format proto train bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +37,13 @@ proto: build/proto/$(GRPCIO_TOOLS).stamp  ## service/pb anew from proto/
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
 
+bench: .venv/bench.stamp  ## every benchmark in its quick form, on a small model with random weights
+	$(BIN)/python -m benchmarks.random_model build/bench/random --vocab-size 8000 --layers 2
+	$(BIN)/python -m benchmarks.peers build/bench/random --forced 25 --quick --work $(BENCH) --out $(BENCH)/peers.json
+	$(BIN)/python -m benchmarks.engine $(BENCH)/random/bundle --quick --out $(BENCH)/engine.json
+	$(BIN)/python -m benchmarks.scaling $(BENCH)/random/bundle --quick --out $(BENCH)/scaling.json
+	$(BIN)/python -m benchmarks.load build/bench/random --forced 25 --quick --work $(BENCH) --out $(BENCH)/load.json
+
 clean:  ## away with everything that can be made again, but for runs/
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -49,6 +57,10 @@ clean:  ## away with everything that can be made again, but for runs/
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(PIP) install --editable '.[dev]'
+	@touch $@ .venv/serve.stamp
+
+.venv/bench.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable '.[bench]'
 	@touch $@ .venv/serve.stamp
 
 build/proto/$(GRPCIO_TOOLS).stamp:

@@ -18,9 +18,12 @@ def prepare(checkpoint: Path, work: Path) -> tuple[ModelConfig, Artifacts]:
     """Converts ``checkpoint`` into folders below ``work``.
 
     Raises:
-        CheckpointError, ExportError, VerificationError: it cannot be read or converted.
+        CheckpointError, ExportError, VerificationError: it cannot be read or converted. ValueError: it would be
+            overwritten.
     """
     folder = work / checkpoint.resolve().name
+    if folder.resolve() == checkpoint.resolve():
+        raise ValueError(f"{folder} is the checkpoint itself; convert it to another place")
     artifacts = Artifacts(folder / "bundle", folder / "ctranslate2", folder / "transformers", folder / "vocabulary.spm")
     model, tokenizer, description = load_model(checkpoint)
     done = folder / "source"

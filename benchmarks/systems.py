@@ -81,6 +81,8 @@ class CTranslate2:
             beam_size=num_beams,
             length_penalty=1,
             max_decoding_length=max_length,
+            min_decoding_length=0,
+            max_input_length=0,
             max_batch_size=self.batch_size,
             batch_type=self.batch_type,
             return_end_token=True,

@@ -1,0 +1,261 @@
+"""A load test through real gRPC: how many requests a second are answered in time?
+
+Sentences arrive one by one at seeded random times (a Poisson process), at rising rates, until the objective is missed
+twice in a row; then at twice the best rate, which no machine should be asked to carry. The same for the service, for
+our engine behind a static batching front, and for CTranslate2 behind the same front; goodput is the calls a second
+answered within the objective, and the best rate is the highest where 99 of 100 calls were.
+
+On more than two cores the last core is the client's. On one or two the client shares them, at a higher priority where
+the system allows it, so that it sends in time; "late" says how well it did.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import random_model, texts
+from benchmarks.artifacts import prepare
+from benchmarks.open_loop import OpenLoop, Outcome
+from benchmarks.report import markdown, parser, save
+from benchmarks.systems import MAX_LENGTH
+from service.demo import free_port, wait_until_serving
+
+SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
+MAX_MISSES = 2
+NUM_TEXTS = 500  # different ones; each call takes any
+PRIORITY = 5  # of the client over the server, as nice counts it
+COLUMNS = {
+    "system": "system",
+    "rate": "calls/s sent",
+    "goodput": "in time/s",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "errors": "errors",
+    "late_p99_ms": "client late, p99 ms",
+}
+SUMMARY = {
+    "system": "system",
+    "best_rate": "best calls/s",
+    "peak_goodput": "peak in time/s",
+    "overload_share": "goodput at twice that / peak",
+    "ratio": "Dragoman's best / its best",
+}
+
+
+def split_cores() -> tuple[set[int], set[int]]:
+    """Cores of the server and of the client; the same where there are not more than two."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (set(cores[:-1]), {cores[-1]}) if len(cores) > 2 else (set(cores), set(cores))
+
+
+def raise_priority() -> int:
+    """Tries to let the client go before the server; returns by how much it now does."""
+    with contextlib.suppress(PermissionError):
+        os.nice(-PRIORITY)
+        return PRIORITY
+    return 0
+
+
+def command_of(system: str, artifacts: Path, address: str, given: argparse.Namespace, cores: int) -> list[str]:
+    if system == "dragoman":
+        command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts / "bundle")]
+        return [*command, "--listen", address, "--metrics-listen", "", "--precision", given.precision]
+    command = [sys.executable, "-m", "benchmarks.static_front", system.split()[1], str(artifacts), "--listen", address]
+    batching = ["--window-ms", str(given.window_ms), "--max-batch", str(given.max_batch)]
+    lanes = ["--lanes", str(given.lanes or cores), "--threads", str(max(1, cores // (given.lanes or cores)))]
+    return [
+        *command,
+        *batching,
+        *lanes,
+        "--precision",
+        given.precision,
+        "--num-beams",
+        str(given.beams),
+        "--max-length",
+        str(given.forced or MAX_LENGTH),
+    ]
+
+
+@contextlib.contextmanager
+def server(system: str, artifacts: Path, given: argparse.Namespace, cores: set[int], nice: int) -> Iterator[str]:
+    """A running server of that kind on ``cores``, so much nicer than the client; gives its address."""
+    address = f"127.0.0.1:{free_port()}"
+
+    def settle() -> None:
+        os.sched_setaffinity(0, cores)
+        os.nice(nice)
+
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command_of(system, artifacts, address, given, len(cores)),
+            stdout=log,
+            stderr=log,
+            preexec_fn=settle,
+        )
+        try:
+            if not wait_until_serving(address, process):
+                log.seek(0)
+                sys.exit(f"{system} did not come up:\n{log.read()}")
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def row_of(system: str, outcome: Outcome, objective_s: float) -> dict[str, Any]:
+    late = sorted(outcome.late_s)
+    return {
+        "system": system,
+        "rate": outcome.rate,
+        "num_sent": outcome.num_sent,
+        "goodput": outcome.goodput(objective_s),
+        "p50_ms": finite(outcome.percentile_s(0.5) * 1000),
+        "p99_ms": finite(outcome.percentile_s(0.99) * 1000),
+        "errors": sum(outcome.errors.values()),
+        "errors_by_code": outcome.errors,
+        "late_p99_ms": late[int(0.99 * len(late))] * 1000 if late else 0.0,
+    }
+
+
+def finite(value: float) -> float | str:
+    return value if value != float("inf") else "no answer"
+
+
+async def sweep(system: str, address: str, given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
+    """Rising rates to the knee and past it, then twice the best."""
+    client = OpenLoop(address, given.beams, given.forced or MAX_LENGTH, given.timeout_s)
+    await client.phase(chosen, given.first_rate, given.warm_up_s, seed=given.seed)
+    rows: list[dict[str, Any]] = []
+    rate, misses, objective_s, best = given.first_rate, 0, given.objective_ms / 1000, 0.0
+
+    async def measure(at: float, is_overload: bool) -> bool:
+        outcome = await client.phase(chosen, at, given.duration_s, seed=given.seed + len(rows))
+        kept = outcome.percentile_s(0.99) <= objective_s
+        rows.append(row_of(system, outcome, objective_s) | {"kept": kept, "overload": is_overload})
+        print(markdown(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
+        return kept
+
+    while misses < MAX_MISSES and rate <= given.max_rate:
+        if await measure(rate, is_overload=False):
+            best, misses = rate, 0
+        else:
+            misses += 1
+        rate *= given.growth
+    await measure(2 * (best or given.first_rate), is_overload=True)
+    await client.close()
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each system its best rate, its peak, and what is left of the peak under twice the best rate."""
+    found = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == system]
+        peak = max(row["goodput"] for row in own)
+        best = max((row["rate"] for row in own if row["kept"] and not row["overload"]), default=0.0)
+        last = next(row for row in own if row["overload"])
+        share = last["goodput"] / peak if peak else 0.0
+        found.append({"system": system, "best_rate": best, "peak_goodput": peak, "overload_share": share})
+    ours = next((entry["best_rate"] for entry in found if entry["system"] == "dragoman"), 0.0)
+    for entry in found:
+        entry["ratio"] = ours / entry["best_rate"] if entry["best_rate"] else "none in time"
+    return found
+
+
+def plot(path: Path, rows: list[dict[str, Any]], objective_ms: float) -> None:
+    """p99 and goodput against the rate. Needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (latency, good) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = sorted((row for row in rows if row["system"] == system), key=lambda row: row["rate"])
+        answered = [row for row in own if isinstance(row["p99_ms"], float)]
+        latency.plot([r["rate"] for r in answered], [r["p99_ms"] for r in answered], marker="o", label=system)
+        good.plot([r["rate"] for r in own], [r["goodput"] for r in own], marker="o", label=system)
+    latency.axhline(objective_ms, linestyle="--", color="grey")
+    latency.set(xlabel="calls/s sent", ylabel="p99 ms", yscale="log")
+    good.set(xlabel="calls/s sent", ylabel="answered in time/s")
+    good.legend()
+    figure.savefig(path, dpi=110)
+    print(f"wrote {path}")
+
+
+def options() -> argparse.ArgumentParser:
+    arguments = parser(__doc__ or "", "load")
+    arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("--forced", type=int, default=0, metavar="N", help="random weights: N tokens in, N out")
+    arguments.add_argument("--systems", default=",".join(SYSTEMS), help="some of the default, divided by commas")
+    arguments.add_argument("--beams", type=int, default=4)
+    arguments.add_argument("--precision", choices=["int8", "fp32"], default="int8")
+    arguments.add_argument("--objective-ms", type=float, default=500.0, help="99 of 100 calls must be this fast")
+    arguments.add_argument("--timeout-s", type=float, default=5.0, help="each call's deadline")
+    arguments.add_argument("--first-rate", type=float, default=20.0, help="calls a second")
+    arguments.add_argument("--growth", type=float, default=1.15, help="each rate is so many times the one before")
+    arguments.add_argument("--max-rate", type=float, default=2000.0)
+    arguments.add_argument("--duration-s", type=float, default=15.0, help="of each rate")
+    arguments.add_argument("--warm-up-s", type=float, default=5.0)
+    arguments.add_argument("--window-ms", type=float, default=10.0, help="the static fronts' window")
+    arguments.add_argument("--max-batch", type=int, default=32, help="the static fronts' largest batch")
+    arguments.add_argument("--lanes", type=int, default=0, help="the static fronts' batches at a time; 0: one a core")
+    arguments.add_argument("--texts", choices=texts.KINDS, default="mixed")
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--work", type=Path, default=Path("build/benchmarks"))
+    return arguments
+
+
+def main() -> int:
+    given = options().parse_args()
+    if given.quick:
+        given.first_rate, given.growth, given.duration_s, given.warm_up_s, given.max_rate = 4.0, 2.0, 2.0, 1.0, 8.0
+    model, _ = prepare(given.checkpoint, given.work)
+    artifacts = given.work / given.checkpoint.resolve().name
+    if given.forced:
+        chosen = random_model.texts(NUM_TEXTS, given.forced, model.vocab_size, given.seed)
+    else:
+        chosen = texts.choose(given.texts, NUM_TEXTS, given.seed).sources
+    rows: list[dict[str, Any]] = []
+    server_cores, client_cores = split_cores()
+    os.sched_setaffinity(0, client_cores)
+    nice = raise_priority()
+    place = "shares them" if server_cores == client_cores else "has one of its own"
+    pinning = f"server on {len(server_cores)} cores; the client {place}, {nice} less nice than the server"
+    for system in given.systems.split(","):
+        with server(system, artifacts, given, server_cores, nice) as address:
+            rows += asyncio.run(sweep(system, address, given, chosen))
+    print(markdown(rows, COLUMNS))
+    print(markdown(summary(rows), SUMMARY))
+    names = (
+        "forced",
+        "seed",
+        "beams",
+        "precision",
+        "objective_ms",
+        "timeout_s",
+        "duration_s",
+        "window_ms",
+        "max_batch",
+        "lanes",
+    )
+    facts = {name: getattr(given, name) for name in names}
+    save(given.out, "load", rows, summary=summary(rows), pinning=pinning, texts=given.texts, **facts)
+    plot(given.out.with_suffix(".png"), rows, given.objective_ms)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Puts the results into README.md, so that no number there is typed by hand.
+
+Between ``<!-- table: NAME -->`` and ``<!-- end -->`` stands what results/NAME.json says. Knows: which numbers a reader
+wants first. Does not know: how they were measured.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, load, markdown
+
+README = Path(__file__).parents[1] / "README.md"
+PLACE = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+Values = Mapping[str, Any]
+
+
+def engine(values: Values) -> str:
+    columns = {
+        "precision": "precision",
+        "threads": "threads",
+        "num_sentences": "sentences",
+        "num_beams": "beams",
+        "sentences_per_s": "sentences/s",
+        "tokens_per_s": "tokens/s",
+        "step_ms": "ms a step",
+        "products_ms": "its products alone, ms",
+        "step_to_products": "step / products",
+    }
+    return markdown(values["rows"], columns)
+
+
+def peers(values: Values) -> str:
+    columns = {
+        "num_sentences": "sentences at once",
+        "num_beams": "beams",
+        "system": "system",
+        "settings": "its fastest settings",
+        "sentences_per_s": "sentences/s",
+        "ms": "ms",
+        "speedup": "Dragoman is faster by",
+        "bleu": "BLEU",
+    }
+    has_bleu = any("bleu" in row for row in values["rows"])
+    rows = [row | {"speedup": speedup(row)} for row in values["rows"]]
+    return markdown(rows, {key: head for key, head in columns.items() if key != "bleu" or has_bleu})
+
+
+def speedup(row: Values) -> str:
+    if row["system"].startswith("dragoman"):
+        return ""
+    low, high = row["ratio_quartiles"]
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def scaling(values: Values) -> str:
+    columns = {"what": "what grows", "first": "from", "last": "to", "cost": "cost at either end", "factor": "factor"}
+    rows = []
+    for what in dict.fromkeys(row["what"] for row in values["rows"]):
+        own = [row for row in values["rows"] if row["what"] == what]
+        unit = "mib" if "mib" in own[0] else "ms"
+        first, last = own[0], own[-1]
+        name = {"mib": "MiB", "ms": "ms"}[unit]
+        cost = f"{first[unit]:.3g} to {last[unit]:.4g} {name}"
+        factor = last[unit] / first[unit]
+        rows.append({"what": what, "first": first["value"], "last": last["value"], "cost": cost, "factor": factor})
+    return markdown(rows, columns)
+
+
+def load_test(values: Values) -> str:
+    columns = {
+        "system": "system",
+        "best_rate": f"calls/s with 99 % within {values['objective_ms']:.0f} ms",
+        "ratio": "Dragoman's / its",
+        "peak_goodput": "most in time/s",
+        "overload_share": "share of that left at twice the rate",
+    }
+    return markdown(values["summary"], columns)
+
+
+TABLES: Mapping[str, Callable[[Values], str]] = {
+    "engine": engine,
+    "peers": peers,
+    "scaling": scaling,
+    "load": load_test,
+}
+
+
+def rendered(values: Values) -> str:
+    """The table of one result, with the command and the machine below it."""
+    machine = values["machine"]
+    flags = ", ".join(machine["flags"])
+    where = f"{machine['cores']} cores of {machine['cpu']} ({flags})"
+    table = TABLES[values["benchmark"]](values)
+    return f"{table}\n\n`{values['command']}`, {values['date']}, {where}.\n"
+
+
+def updated(text: str, results: Path) -> str:
+    """``text`` with every table anew.
+
+    Raises:
+        ValueError: a place names a result that is not there.
+    """
+
+    def replace(place: re.Match[str]) -> str:
+        path = results / f"{place['name']}.json"
+        if not path.exists():
+            raise ValueError(f"README.md wants the table {place['name']!r}, but there is no {path.name}")
+        return f"{place[1]}\n{rendered(load(path))}\n{place[4]}"
+
+    return PLACE.sub(replace, text)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    arguments.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
+    given = arguments.parse_args()
+    text = README.read_text(encoding="utf-8")
+    new = updated(text, RESULTS)
+    if given.check:
+        return int(text != new)
+    README.write_text(new, encoding="utf-8")
+    print(f"{len(PLACE.findall(text))} tables in {README.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
