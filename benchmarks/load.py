@@ -31,6 +31,10 @@ from service.demo import free_port, wait_until_serving
 SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
 MAX_MISSES = 2
 NUM_TEXTS = 500  # different ones; each call takes any
+RECORDED = (
+    *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "duration_s"),
+    *("window_ms", "max_batch", "lanes"),
+)
 PRIORITY = 5  # of the client over the server, as nice counts it
 COLUMNS = {
     "system": "system",
@@ -71,17 +75,8 @@ def command_of(system: str, artifacts: Path, address: str, given: argparse.Names
     command = [sys.executable, "-m", "benchmarks.static_front", system.split()[1], str(artifacts), "--listen", address]
     batching = ["--window-ms", str(given.window_ms), "--max-batch", str(given.max_batch)]
     lanes = ["--lanes", str(given.lanes or cores), "--threads", str(max(1, cores // (given.lanes or cores)))]
-    return [
-        *command,
-        *batching,
-        *lanes,
-        "--precision",
-        given.precision,
-        "--num-beams",
-        str(given.beams),
-        "--max-length",
-        str(given.forced or MAX_LENGTH),
-    ]
+    search = ["--num-beams", str(given.beams), "--max-length", str(given.forced or MAX_LENGTH)]
+    return [*command, *batching, *lanes, *search, "--precision", given.precision]
 
 
 @contextlib.contextmanager
@@ -239,19 +234,7 @@ def main() -> int:
             rows += asyncio.run(sweep(system, address, given, chosen))
     print(markdown(rows, COLUMNS))
     print(markdown(summary(rows), SUMMARY))
-    names = (
-        "forced",
-        "seed",
-        "beams",
-        "precision",
-        "objective_ms",
-        "timeout_s",
-        "duration_s",
-        "window_ms",
-        "max_batch",
-        "lanes",
-    )
-    facts = {name: getattr(given, name) for name in names}
+    facts = {name: getattr(given, name) for name in RECORDED}
     save(given.out, "load", rows, summary=summary(rows), pinning=pinning, texts=given.texts, **facts)
     plot(given.out.with_suffix(".png"), rows, given.objective_ms)
     return 0

@@ -80,8 +80,8 @@ class Batcher:
             if not (batch := await self.next_batch()):
                 continue
             texts = [item.text for item in batch]
-            work = (system.translate, texts, self.num_beams, self.max_length)
-            output = await loop.run_in_executor(self.threads, *work)
+            beams, length = self.num_beams, self.max_length
+            output = await loop.run_in_executor(self.threads, system.translate, texts, beams, length)
             for item, text in zip(batch, output.texts, strict=True):
                 if not item.answer.done():
                     item.answer.set_result(text)
