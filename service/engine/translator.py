@@ -4,6 +4,7 @@ Knows: how a text becomes sentences and token ids and back. Does not know: how s
 The CLI, the batch jobs and the gRPC servicer all use this class and nothing below it.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,13 +26,15 @@ from service.engine.request import (
     Timings,
 )
 from service.engine.settings import EngineSettings
-from service.errors import BundleError, InvalidRequest, RequestError
+from service.errors import BundleError, EngineFailure, InvalidRequest, RequestError
 from service.runtime.bundle import Bundle, Golden
 from service.runtime.tokenizer import Tokenizer
 from service.text.splitter import SplitText, TextSplitter
 
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16",)}
 SEVERITY = (FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION)
+
+log = logging.getLogger(__name__)
 
 OnText = Callable[[int, TextAnswer], None]
 
@@ -80,9 +83,18 @@ class PendingText:
                 self.missing -= 1
                 complete = self.missing == 0
             if complete:
-                self.on_text(self.index, self.assemble())
+                self.complete()
 
         return receive
+
+    def complete(self) -> None:
+        """Gives the text its one answer, whatever goes wrong on the way."""
+        try:
+            answer = self.assemble()
+        except Exception:
+            log.exception("a text could not be put together from its sentences")
+            answer = EngineFailure()
+        self.on_text(self.index, answer)
 
     def assemble(self) -> TextAnswer:
         results: list[SentenceResult] = []
@@ -236,7 +248,7 @@ class Translator:
         self.engine.submit(sentences)
         for text in pending:
             if not text.answers:
-                on_text(text.index, text.assemble())
+                text.complete()
         return Ticket(sentences)
 
     def sentences_of(

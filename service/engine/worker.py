@@ -50,6 +50,7 @@ class Worker:
         self.bindings: dict[int, StepBinding] = {}
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
+        self.entering: list[Sentence] = []  # taken from the queue; only while they are encoded and given rows
         self.answered_at = time.monotonic()
 
     def run(self) -> None:
@@ -60,7 +61,12 @@ class Worker:
         self.abandon(lambda: Draining("the server is shutting down"))
 
     def abandon(self, make_error: Callable[[], RequestError]) -> None:
-        """Answers every sentence being decoded with an error and frees its rows."""
+        """Answers every sentence taken from the queue with an error and frees its rows."""
+        running = {id(member.sentence) for group in self.batch.groups.values() for member in group.members}
+        entering, self.entering = self.entering, []
+        for sentence in entering:
+            if id(sentence) not in running:
+                self.answer(sentence, make_error(), "error")
         for beams, group in list(self.batch.groups.items()):
             members = list(group.members)
             self.batch.drop(beams, np.ones(len(members), bool))
@@ -105,10 +111,12 @@ class Worker:
     def admit(self, sentences: Sequence[Sentence]) -> None:
         """Encodes new sentences, similar lengths together, and gives them rows."""
         admitted_at = time.monotonic()
+        self.entering = list(sentences)
         for sentence in sentences:
             self.observer.dequeued(admitted_at - sentence.submitted_at)
         for group in group_by_length(sentences, ENCODER_TOKENS, ENCODER_PADDING):
             self.encode(group, admitted_at)
+        self.entering = []
 
     def encode(self, sentences: Sequence[Sentence], admitted_at: float) -> None:
         started = time.monotonic()

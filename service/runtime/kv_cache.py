@@ -35,7 +35,8 @@ class KVCache:
         self.max_source_tokens, self.max_target_tokens = max_source_tokens, max_target_tokens
         self.lengths = np.zeros(max_rows, np.int32)
         self.source_lengths_less_1 = np.zeros(max_sentences, np.int32)
-        self.buffers: dict[str, NDArray[np.float32]] = {}
+        self.blocks: dict[str, NDArray[np.float32]] = {}  # all layers' keys and values of a kind
+        self.buffers: dict[str, NDArray[np.float32]] = {}  # views into the blocks, by the graphs' names
         self.target_capacity = self.source_capacity = self.allocations = 0
         self.reset()
 
@@ -62,14 +63,15 @@ class KVCache:
             self.allocate("cross", self.max_sentences, source, 0)
 
     def allocate(self, kind: str, count: int, capacity: int, keep: int) -> None:
-        """New buffers with ``capacity`` positions that hold what the first ``keep`` rows or sentences held."""
+        """A new block with ``capacity`` positions that holds what the first ``keep`` rows or sentences held."""
+        heads, width = self.shape.num_heads, self.shape.head_width
+        new = np.empty((2 * self.shape.num_decoder_layers, count, heads, capacity, width), np.float32)
+        if keep:
+            old = self.blocks[kind]
+            new[:, :keep, :, : old.shape[3]] = old[:, :keep]
         self.allocations += 1
-        for name in self.names(kind):
-            new = np.empty((count, self.shape.num_heads, capacity, self.shape.head_width), np.float32)
-            if keep:
-                old = self.buffers[name]
-                new[:keep, :, : old.shape[2]] = old[:keep]
-            self.buffers[name] = new
+        self.blocks[kind] = new
+        self.buffers |= dict(zip(self.names(kind), new, strict=True))
 
     def reserve_target(self, length: int, num_rows: int) -> None:
         """Makes room for ``length`` positions in every row, keeping the first ``num_rows``."""
@@ -85,12 +87,11 @@ class KVCache:
 
     def copy_rows(self, sources: NDArray[np.intp], targets: NDArray[np.intp]) -> None:
         """Self-attention positions of each source row into its target row; no row may be both."""
-        if not len(sources):
-            return
-        longest = int(self.lengths[sources].max())
-        for name, buffer in self.buffers.items():
-            if name.startswith("self"):
-                buffer[targets, :, :longest] = buffer[sources, :, :longest]
+        block = self.blocks["self"]
+        # Row by row: half the time of one assignment with two index arrays, which copies twice and to the longest.
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+            length = self.lengths[source]
+            block[:, target, :, :length] = block[:, source, :, :length]
         self.lengths[targets] = self.lengths[sources]
 
     def write_source(
@@ -103,10 +104,8 @@ class KVCache:
         self.source_lengths_less_1[sentence] = length - 1
 
     def move_sentence(self, source: int, target: int) -> None:
-        length = int(self.source_lengths_less_1[source]) + 1
-        for name, buffer in self.buffers.items():
-            if name.startswith("cross"):
-                buffer[target, :, :length] = buffer[source, :, :length]
+        length, block = int(self.source_lengths_less_1[source]) + 1, self.blocks["cross"]
+        block[:, target, :, :length] = block[:, source, :, :length]
         self.source_lengths_less_1[target] = length - 1
 
 

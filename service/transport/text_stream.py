@@ -115,8 +115,9 @@ class TextStream:
             )
         except RequestError as error:
             self._buffer.put(number, error)
-        except asyncio.CancelledError:
-            self._open.pop(number, None)  # Draining: the text was not taken, and the client is told so.
+        except BaseException:
+            # Cancelled by draining, or a bug: the text was not taken, and the stream's status says so.
+            self._open.pop(number, None)
             raise
         else:
             if number in self._open:

@@ -14,7 +14,7 @@ from service.engine.request import TextAnswer, TextResult
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
-from service.runtime.session import Candidates, StepBinding
+from service.runtime.session import Candidates, EncodedSources, EncoderSession, StepBinding
 from tests.conftest import sentences
 
 GREEDY = DecodeOptions(num_beams=1)
@@ -182,6 +182,42 @@ def test_a_failing_step_answers_everything_and_says_so(
     assert translator.engine.failed.wait(10)
     with pytest.raises(EngineFailure):
         translator.submit(["the red house"], GREEDY, Answers(1))
+
+
+def test_a_failing_encoder_answers_everything(load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was taken from the queue, some have rows already when the encoder fails, and others never get any."""
+    translator = load()
+    original = EncoderSession.run
+    runs = iter([True, False])
+
+    def run(session: EncoderSession, *arguments: object) -> EncodedSources:
+        if not next(runs):
+            raise RuntimeError("a secret of the runtime")
+        return original(session, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EncoderSession, "run", run)
+    answers = Answers(12)
+    translator.submit(sentences(12), GREEDY, answers)
+    answers.wait()
+    assert answers.kinds() == {EngineFailure: 12}
+    assert translator.engine.failed.wait(10)
+
+
+def test_a_text_that_cannot_be_put_together_is_still_answered(
+    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+
+    def fail(*_: object) -> list[str]:
+        raise RuntimeError("a secret of the tokenizer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(translator.tokenizer, "decode", fail)
+        answers = Answers(1)
+        translator.submit(["the red house"], GREEDY, answers)
+        answers.wait()
+    assert str(answers.by_text[0]) == str(EngineFailure())
+    assert_at_rest(translator)
 
 
 def test_draining_answers_what_was_taken_and_refuses_the_rest(
