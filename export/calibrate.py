@@ -152,25 +152,23 @@ def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array
     Args:
         weight: (K, N), all readers side by side.
     """
-    assert_recorded = recorder.largest
-    if assert_recorded is None:
+    largest = recorder.largest
+    if largest is None:
         raise RuntimeError("an input was never recorded. This is a bug.")
     sample = recorder.sample()
     exact = sample @ weight
     low, high = (0, 255) if non_negative else (-127, 127)
-    best: tuple[float, Array, InputScale] | None = None
-    for strength in STRENGTHS:
-        factors = equalizer(assert_recorded, weight, strength)
+    candidates = [np.ones_like(largest), *(equalizer(largest, weight, strength) for strength in STRENGTHS)]
+    found: list[tuple[float, Array, InputScale]] = []
+    for factors in candidates:
         rounded_weight = columns_quantized(weight * factors[:, None])
         for clip in CLIPS:
-            scale = float((assert_recorded / factors).max()) * clip / high
+            scale = max(float((largest / factors).max()) * clip / high, SMALLEST)
             product = quantized(sample / factors, scale, low, high) @ rounded_weight
             error = float(np.square(product - exact).mean())
-            if best is None or error < best[0]:
-                best = (error, factors, InputScale(scale, 0 if non_negative else 128))
-    if best is None:
-        raise RuntimeError("there was nothing to choose from. This is a bug.")
-    return best[1], best[2]
+            found.append((error, factors, InputScale(scale, 0 if non_negative else 128)))
+    _, factors, input_scale = min(found, key=lambda entry: entry[0])
+    return factors, input_scale
 
 
 def equalize(

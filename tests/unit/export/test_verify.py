@@ -13,7 +13,7 @@ from export.verify import VerificationError
 from export.write_bundle import ExportError
 from model.transformer import Transformer
 from service.runtime.bundle import Bundle
-from tests.conftest import random_model
+from tests.conftest import random_model, sentences
 
 Make = Callable[..., Path]
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -152,3 +152,13 @@ def test_a_folder_of_something_else_is_not_overwritten(
     with pytest.raises(ExportError, match="is not a bundle"):
         make_bundle(random_transformer, tmp_path / "precious")
     assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+def test_fixed_scales_are_exact_enough_and_planted_mistakes_are_still_found(
+    random_transformer: Transformer, make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tuple(sentences(40))
+    make_bundle(random_transformer, tmp_path / "bundle", precisions=("cpu-int8",), calibration_texts=texts)
+    plant_shifted_positions(monkeypatch)
+    with pytest.raises(VerificationError):
+        make_bundle(random_transformer, tmp_path / "other", precisions=("cpu-int8",), calibration_texts=texts)

@@ -1,0 +1,48 @@
+"""Equalization changes nothing in float32, and brings the error of fixed scales down to that of scales per row."""
+
+import numpy as np
+import pytest
+import torch
+
+from export.calibrate import OUTPUT, Recorder, choose, columns_quantized, equalize, quantized, record, sites
+from export.write_bundle import state_arrays
+from model.transformer import Transformer
+from service.runtime.tokenizer import Tokenizer
+from tests.conftest import random_model, sentences
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "post"}, {"activation": "gelu"}, {"output_bias": False}])
+def test_an_equalized_model_computes_the_same(changes: dict[str, object], nonsense_tokenizer: Tokenizer) -> None:
+    model = random_model(**changes)
+    tokenizer = nonsense_tokenizer
+    sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(sentences(12))]
+    recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end)
+    state, scales = equalize(model, state_arrays(model), recorders)
+    assert set(scales) == {reader for site in sites(model) for reader in site.readers}
+    other = Transformer(model.config).eval()
+    names = other.state_dict().keys()
+    other.load_state_dict({name: torch.from_numpy(np.asarray(state[name], np.float32)) for name in names})
+    source, lengths = torch.tensor([sources[0]]), torch.tensor([len(sources[0])])
+    target = torch.tensor([[tokenizer.start, 270, 280, 290]])
+    with torch.inference_mode():
+        wanted = model(source, lengths, target)
+        states = other.decode(target, other.encode(source, lengths), lengths)
+        found = states @ torch.from_numpy(np.asarray(state[f"{OUTPUT}.weight"].T, np.float32))
+        found = found + torch.from_numpy(np.asarray(state[f"{OUTPUT}.bias"], np.float32))
+    assert torch.allclose(found, wanted, atol=2e-3, rtol=1e-4)
+
+
+def test_channels_of_very_different_size_share_one_scale_after_equalization() -> None:
+    rng = np.random.default_rng(2)
+    spread = 10.0 ** rng.uniform(-2, 2, 32)
+    x = (rng.standard_normal((400, 32)) * spread).astype(np.float32)
+    weight = (rng.standard_normal((32, 24)) / spread[:, None]).astype(np.float32)  # every channel counts alike
+    recorder = Recorder()
+    recorder.add(x)
+    factors, scale = choose(recorder, weight, non_negative=False)
+    exact = x @ weight
+    equalized = quantized(x / factors, scale.scale, -127, 127) @ columns_quantized(weight * factors[:, None])
+    plain = quantized(x, float(np.abs(x).max()) / 127, -127, 127) @ columns_quantized(weight)
+    size = np.square(exact).mean()
+    assert np.square(equalized - exact).mean() / size < 1e-3
+    assert np.square(equalized - exact).mean() < np.square(plain - exact).mean() / 100
