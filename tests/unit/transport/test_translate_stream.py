@@ -125,6 +125,17 @@ def test_a_broken_stream_is_refused(messages: list[pb.TranslateStreamRequest], f
     with_server(check)
 
 
+def test_an_unexpected_exception_ends_the_stream_with_internal():
+    async def check(server: Running) -> None:
+        server.translator.refusal = RuntimeError("a secret")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await results(server.stub.TranslateStream(iter([CONFIG, item("a", "a")])))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in (caught.value.details() or "")
+
+    with_server(check)
+
+
 def test_unreadable_bytes_end_the_stream_with_invalid_argument():
     async def check(server: Running) -> None:
         raw = server.channel.stream_stream("/dragoman.v1.TranslationService/TranslateStream")
