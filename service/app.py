@@ -133,6 +133,11 @@ class Application:
     def _load_one(self, bundle: Path) -> Translator:
         started = time.monotonic()
         translator = self._load(bundle, self._config.engine, self._metrics.observer())
+        if self._config.max_length > translator.info.max_target_tokens:
+            raise ConfigurationError(
+                f"max_length ({self._config.max_length}) must be <= {translator.info.max_target_tokens}, the most that "
+                f"model {translator.info.name!r} can give"
+            )
         duration_s = time.monotonic() - started
         self._metrics.model_loaded(translator.info, duration_s)
         facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(duration_s, 3)}

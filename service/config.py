@@ -52,7 +52,7 @@ class ServiceConfig:
     precision: str = _setting("auto", "arithmetic: auto, fp32, int8 or fp16; auto: the fastest the bundle has")
     num_workers: int = _setting(0, "engine threads per model, 0 to 256; 0: chosen from the CPUs of this process")
     threads_per_worker: int = _setting(0, "threads inside one step, 0 to 256; 0: CPUs of this process / workers")
-    max_rows: int = _setting(128, "rows (beams counted) of one worker's running batch, 1 to 65536")
+    max_rows: int = _setting(128, "rows (beams counted) of one worker's running batch, max_beams to 65536")
     max_queue_sentences: int = _setting(4096, "sentences that may wait; past it RESOURCE_EXHAUSTED")
     max_queue_tokens: int = _setting(262_144, "source tokens that may wait; past it RESOURCE_EXHAUSTED")
     num_beams: int = _setting(4, "beam width where a request names none, 1 to max_beams; 1: greedy")
@@ -90,6 +90,7 @@ class ServiceConfig:
             _ = self.limits, self.engine, self.decode_defaults
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
+        _require("max_rows", self.max_rows, self.max_rows >= self.max_beams, f"be >= max_beams ({self.max_beams})")
 
     @property
     def limits(self) -> Limits:

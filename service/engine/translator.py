@@ -159,6 +159,7 @@ class Translator:
             max_target_tokens=manifest.max_target_tokens,
         )
         self.settings = settings
+        self.max_beams = min(settings.max_rows, max(bundle.graphs(precision).decoder))
         self.splitter = TextSplitter(manifest.source_language, manifest.max_source_tokens - 1, self.count_tokens)
         self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
 
@@ -222,8 +223,10 @@ class Translator:
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: the texts can never fit, or max_length is more than the model can give.
+            InvalidRequest: the texts can never fit, or num_beams or max_length is more than the model can give.
         """
+        if options.num_beams > self.max_beams:
+            raise InvalidRequest("options.num_beams", f"{options.num_beams} is more than the {self.max_beams} here")
         if options.max_length > self.info.max_target_tokens:
             limit = self.info.max_target_tokens
             raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
@@ -232,19 +235,13 @@ class Translator:
             for index, text in enumerate(texts)
         ]
         sentences = [s for text in pending for s in self.sentences_of(text, options, priority, deadline)]
-        if len(sentences) > self.settings.max_queue_sentences:
-            raise InvalidRequest(
-                "texts",
-                f"{len(sentences)} sentences are more than the {self.settings.max_queue_sentences} that may ever wait; "
-                "send fewer texts at a time",
-            )
-        num_tokens = sum(len(sentence.source) for sentence in sentences)
-        if num_tokens > self.settings.max_queue_tokens:
-            raise InvalidRequest(
-                "texts",
-                f"{num_tokens} tokens are more than the {self.settings.max_queue_tokens} that may ever wait; "
-                "send fewer texts at a time",
-            )
+        for what, count, limit in (
+            ("sentences", len(sentences), self.settings.max_queue_sentences),
+            ("tokens", sum(len(sentence.source) for sentence in sentences), self.settings.max_queue_tokens),
+        ):
+            if count > limit:
+                many = f"{count} {what} are more than the {limit} that may ever wait"
+                raise InvalidRequest("texts", f"{many}; send fewer texts at a time")
         self.engine.submit(sentences)
         for text in pending:
             if not text.answers:

@@ -192,6 +192,12 @@ def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):
         asyncio.run(app.run())
 
 
+def test_a_length_that_the_model_cannot_give_is_refused(tmp_path: Path, facts: Facts):
+    app = Application(config(tmp_path, max_length=257), lambda *_: ScriptedTranslator())
+    with pytest.raises(ConfigurationError, match=r"max_length \(257\) must be <= 256"):
+        asyncio.run(app.run())
+
+
 def test_a_missing_bundle_is_named(tmp_path: Path):
     with pytest.raises(BundleError, match="no bundle at .*nothing"):
         bundle_paths((str(tmp_path / "nothing"),))

@@ -16,18 +16,18 @@ def test_every_setting_says_what_it_means():
 
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path):
     file = tmp_path / "dragoman.toml"
-    file.write_text('max_rows = 1\nmax_texts = 1\nnum_beams = 1\nbundle = ["a", "b"]\n')
+    file.write_text('max_rows = 16\nmax_texts = 1\nnum_beams = 1\nbundle = ["a", "b"]\n')
     environment = {"DRAGOMAN_MAX_TEXTS": "2", "DRAGOMAN_NUM_BEAMS": "2", "PATH": "/bin"}
     config = load_config(file, environment, {"num_beams": 3, "length_penalty": None})
-    assert (config.max_rows, config.max_texts, config.num_beams) == (1, 2, 3)
+    assert (config.max_rows, config.max_texts, config.num_beams) == (16, 2, 3)
     assert config.bundle == ("a", "b")
     assert config.length_penalty == ServiceConfig().length_penalty
 
 
 def test_the_environment_can_name_the_file(tmp_path: Path):
     file = tmp_path / "dragoman.toml"
-    file.write_text("max_rows = 7\n")
-    assert load_config(None, {"DRAGOMAN_CONFIG": str(file)}, {}).max_rows == 7
+    file.write_text("max_rows = 70\n")
+    assert load_config(None, {"DRAGOMAN_CONFIG": str(file)}, {}).max_rows == 70
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,7 @@ def test_truth_values_of_the_environment(text: str, value: bool):
     ("fields", "message"),
     [
         ({"max_rows": 0}, r"max_rows \(0\) must be in \[1, 65536\]"),
+        ({"max_rows": 8}, "max_rows .8. must be >= max_beams .16."),
         ({"num_beams": 17}, "num_beams .17. must be <= max_beams .16."),
         ({"max_texts": 0}, "max_texts .0. must be in"),
         ({"device": "tpu"}, "device .'tpu'. must be one of cpu, cuda"),
