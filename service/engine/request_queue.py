@@ -87,6 +87,7 @@ class RequestQueue:
             if now - self.swept_at > SWEEP_EVERY_S:
                 self.swept_at = now
                 plan.drop += sweep(self.waiting, now)
+                self.observer.queued(len(self.waiting), self.num_tokens, self.oldest_age_s())
             if plan.admit or plan.drop:
                 self.active_rows[worker] += sum(s.options.num_beams for s in plan.admit)
                 self.count([*plan.admit, *plan.drop], -1)

@@ -85,6 +85,7 @@ class Worker:
         self.compact()
         if not self.batch.groups:
             self.cache.reset()
+            self.report_rows()
             return bool(plan.drop)
         self.step()
         return True
@@ -181,11 +182,14 @@ class Worker:
     def report_step(self, started: float, num_rows: int, padding: float) -> None:
         now = time.monotonic()
         self.observer.step(num_rows, padding, now - started)
-        self.queue.active_rows[self.number] = self.batch.num_rows
-        self.observer.active_rows(sum(self.queue.active_rows))
+        self.report_rows()
         for sentence in self.fresh:
             self.observer.first_token(now - sentence.submitted_at)
         self.fresh.clear()
+
+    def report_rows(self) -> None:
+        self.queue.active_rows[self.number] = self.batch.num_rows
+        self.observer.active_rows(sum(self.queue.active_rows))
 
     def postprocess(self, beams: int, group: Group, advance: Advance) -> None:
         """Moves beams to their parents' past, stores the new tokens, answers the sentences that are done."""

@@ -14,6 +14,7 @@ from service.engine.request import TextAnswer, TextResult
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
+from service.metrics import Metrics
 from service.runtime.session import Candidates, EncodedSources, EncoderSession, StepBinding
 from tests.conftest import sentences
 
@@ -270,6 +271,26 @@ def test_a_full_queue_refuses_at_once_and_what_can_never_fit_is_invalid(
     gate.open()
     answers.wait()
     assert_at_rest(translator)
+
+
+def test_beams_that_never_get_rows_are_refused(load: Callable[[], Translator]) -> None:
+    with pytest.raises(InvalidRequest, match="num_beams: 9 is more than the 8 here"):
+        load().translate(["the red house"], DecodeOptions(num_beams=9))
+
+
+def test_no_row_is_reported_once_all_have_left(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    translator = Translator.load(nonsense_bundle, SETTINGS, metrics.observer())
+    texts = long_texts(translator, 4)
+    gate = Gate(monkeypatch)
+    answers = Answers(4)
+    ticket = translator.submit(texts, GREEDY, answers)
+    gate.arrived.acquire()
+    ticket.cancel()
+    gate.open()
+    answers.wait()
+    translator.close()
+    assert metrics.registry.get_sample_value("dragoman_active_rows") == 0
 
 
 def test_a_max_length_the_model_cannot_give_is_refused(load: Callable[[], Translator]) -> None:

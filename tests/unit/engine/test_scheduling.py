@@ -10,8 +10,9 @@ from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
 from service.engine.request import Priority, Sentence
 from service.engine.request_queue import RequestQueue
-from service.engine.scheduler import INTERACTIVE_RUN, Waiting, group_by_length, plan_admission, sweep
+from service.engine.scheduler import INTERACTIVE_RUN, Plan, Waiting, group_by_length, plan_admission, sweep
 from service.errors import Draining, Overloaded
+from service.metrics import Metrics
 
 
 def sentence(
@@ -89,6 +90,17 @@ def test_a_full_queue_takes_all_or_nothing() -> None:
     line.submit([sentence()])
     with pytest.raises(Overloaded):
         queue(tokens=9).submit([sentence(10)])
+
+
+def test_the_age_of_what_waits_is_told_while_nothing_moves() -> None:
+    metrics = Metrics()
+    line = RequestQueue(4, 1000, 1, metrics.observer())
+    waits = sentence()
+    line.submit([waits])
+    waits.submitted_at -= 5
+    line.swept_at -= 5
+    assert line.take(0, 128, 128) == Plan()
+    assert (metrics.registry.get_sample_value("dragoman_queue_oldest_seconds") or 0) >= 5
 
 
 def test_work_divides_evenly_between_workers() -> None:
