@@ -102,6 +102,10 @@ class Metrics:
         self._requests.labels(method, code).inc()
         self._request_duration.labels(method).observe(duration_s)
 
+    def call_refused(self, reason: str) -> None:
+        """A call was not admitted: ``too_many_calls``, or ``not_serving`` while loading or draining."""
+        self.rejected.labels(reason).inc()
+
     def text_answered(self, outcome: str, split: bool) -> None:
         """``outcome`` is ``translated`` or an ErrorInfo reason."""
         self._texts.labels(outcome).inc()

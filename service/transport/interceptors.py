@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from service.errors import EngineFailure, InvalidRequest, RequestError
+from service.errors import EngineFailure, InvalidRequest, Overloaded, RequestError
 from service.metrics import Metrics
 from service.transport.admission import Admission
 from service.transport.request_ids import name_call
@@ -27,6 +27,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 OWN_SERVICE = "/dragoman.v1.TranslationService/"
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _MALFORMED = object()
+# A client gives up at its deadline, which reaches us rounded up by as much as a hundredth, and this much later.
+_DEADLINE_SLACK_S = 0.05
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -73,11 +75,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             async with AsyncExitStack() as stack:
                 if method.startswith(OWN_SERVICE):
-                    stack.enter_context(self._admission.admit())
+                    self._admit(stack)
                 yield
             code = _code(context)
         except asyncio.CancelledError:
-            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+            code = "DEADLINE_EXCEEDED" if _is_late(context, time.monotonic() - started) else "CANCELLED"
             raise
         except grpc.aio.AbortError:
             code = _code(context)
@@ -93,6 +95,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             log.log(level, "call", extra={"facts": facts})
         if failure:  # only now: whoever has the answer finds it counted
             await abort(context, failure)
+
+    def _admit(self, stack: AsyncExitStack) -> None:
+        try:
+            stack.enter_context(self._admission.admit())
+        except RequestError as error:
+            self._metrics.call_refused("too_many_calls" if isinstance(error, Overloaded) else "not_serving")
+            raise
+
+
+def _is_late(context: Context, duration_s: float) -> bool:
+    """Whether a cancelled call was given up because of its deadline; gRPC reports both the same way."""
+    left_s = context.time_remaining()
+    if left_s is None:
+        return False
+    total_s = duration_s + left_s
+    return left_s <= min(_DEADLINE_SLACK_S + 0.01 * total_s, total_s / 2)
 
 
 def _answer(error: Exception) -> RequestError:

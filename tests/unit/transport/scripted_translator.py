@@ -34,8 +34,8 @@ class ScriptedTranslator:
 
     Attributes:
         answers: text -> what it is answered with. refusal: what submit() raises. gate: answers wait until it is set.
-        submissions: (texts, options, priority, deadline) of every call of submit(). submitted, cancelled: set when that
-            has happened.
+        submissions: (texts, options, priority, deadline) of every call of submit(). submitters: the names
+            of their threads. submitted, cancelled: set when that has happened.
     """
 
     def __init__(self, info: ModelInfo | None = None) -> None:
@@ -45,6 +45,7 @@ class ScriptedTranslator:
         self.gate = threading.Event()
         self.gate.set()
         self.submissions: list[tuple[list[str], DecodeOptions, Priority, float | None]] = []
+        self.submitters: list[str] = []
         self.submitted = threading.Event()
         self.cancelled = threading.Event()
         self._closed = False
@@ -63,6 +64,7 @@ class ScriptedTranslator:
     ) -> ScriptedTicket:
         if self.refusal is not None:
             raise self.refusal
+        self.submitters.append(threading.current_thread().name)
         self.submissions.append((list(texts), options, priority, deadline))
         is_cancelled = threading.Event()
 

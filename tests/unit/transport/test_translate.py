@@ -14,6 +14,8 @@ from service.errors import Draining, EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import Running, request, with_server
 
+TRANSLATE = "/dragoman.v1.TranslationService/Translate"
+
 
 async def failure(call: object) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -98,15 +100,6 @@ def test_a_call_fails_when_all_texts_fail_or_one_may_be_sent_again():
     with_server(check)
 
 
-def test_texts_too_long_for_the_event_loop_go_the_same_way():
-    async def check(server: Running) -> None:
-        long_text = "word " * 2_000
-        response = await server.stub.Translate(request(long_text))
-        assert response.results[0].translation.text == long_text.upper()
-
-    with_server(check)
-
-
 def test_overload_says_when_to_come_back():
     async def check(server: Running) -> None:
         server.translator.refusal = Overloaded("the queue is full", retry_after_s=0.25)
@@ -116,9 +109,7 @@ def test_overload_says_when_to_come_back():
         assert found["RetryInfo"] == error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=250_000_000))
         assert found["ErrorInfo"].reason == "OVERLOADED"
         assert ("grpc-retry-pushback-ms", "250") in list(error.trailing_metadata())
-        assert server.sample(
-            "dragoman_requests_total", method="/dragoman.v1.TranslationService/Translate", code="RESOURCE_EXHAUSTED"
-        ) == 1  # fmt: skip
+        assert server.sample("dragoman_requests_total", method=TRANSLATE, code="RESOURCE_EXHAUSTED") == 1
 
     with_server(check)
 
@@ -129,6 +120,7 @@ def test_calls_past_the_limit_are_refused_and_the_place_is_given_back():
         first = server.stub.Translate(request("a"))
         await asyncio.to_thread(server.translator.submitted.wait)
         assert (await failure(server.stub.Translate(request("b")))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert server.sample("dragoman_rejected_total", reason="too_many_calls") == 1
         server.translator.gate.set()
         await first
         await server.stub.Translate(request("b"))
@@ -147,6 +139,7 @@ def test_draining_refuses_new_calls_and_finishes_open_ones():
         error = await failure(server.stub.Translate(request("b")))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata())
+        assert server.sample("dragoman_rejected_total", reason="not_serving") == 1
         assert not draining.done()
         server.translator.gate.set()
         assert (await accepted).results[0].translation.text == "A"
@@ -158,10 +151,12 @@ def test_draining_refuses_new_calls_and_finishes_open_ones():
 def test_a_caller_who_leaves_frees_the_work():
     async def check(server: Running) -> None:
         server.translator.gate.clear()
-        call = server.stub.Translate(request("a"))
+        call = server.stub.Translate(request("a"), timeout=60)
         await asyncio.to_thread(server.translator.submitted.wait)
         call.cancel()
         assert await asyncio.to_thread(server.translator.cancelled.wait, 5)
+        assert await server.server.drain(5)
+        assert server.sample("dragoman_requests_total", method=TRANSLATE, code="CANCELLED") == 1
 
     with_server(check)
 
@@ -172,6 +167,8 @@ def test_a_passed_deadline_frees_the_work():
         error = await failure(server.stub.Translate(request("a"), timeout=0.2))
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert await asyncio.to_thread(server.translator.cancelled.wait, 5)
+        assert await server.server.drain(5)
+        assert server.sample("dragoman_requests_total", method=TRANSLATE, code="DEADLINE_EXCEEDED") == 1
 
     with_server(check)
 
