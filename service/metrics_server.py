@@ -1,5 +1,7 @@
 """/metrics, /livez and /readyz over plain HTTP. Knows: HTTP. Does not know: what is measured or what makes it ready."""
 
+import logging
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.config import parse_address
 from service.errors import ConfigurationError
+
+log = logging.getLogger("dragoman.metrics")
 
 
 class MetricsServer:
@@ -51,6 +55,11 @@ class MetricsServer:
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves before it has its answer is no news; anything else is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            log.exception("a request for metrics failed")
+
 
 class _Handler(BaseHTTPRequestHandler):
     pages: dict[str, Callable[[], tuple[int, bytes, str]]] = {}
@@ -65,7 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815  # http.server's name
 
     def log_message(self, format: str, *args: object) -> None:
         """Probes are no news."""

@@ -1,0 +1,52 @@
+"""The HTTP side: pages, probes, and clients that behave badly."""
+
+import logging
+import socket
+import struct
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from service.metrics_server import MetricsServer
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    started = MetricsServer("127.0.0.1:0", lambda: b"x 1\n" * 1_000_000, lambda: True, lambda: False)
+    started.start()
+    yield started
+    started.stop()
+
+
+def test_a_head_request_has_no_body(server: MetricsServer):
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/livez", method="HEAD")
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.status == 200
+        assert response.read() == b""
+
+
+def test_a_client_that_leaves_is_no_news(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):
+    server = MetricsServer("127.0.0.1:0", lambda: b"x 1\n" * 1_000_000, lambda: True, lambda: True)
+    server._server.daemon_threads = False  # so that stop() waits for the answer to fail
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        client.recv(10)
+    server.stop()
+    assert "Traceback" not in capfd.readouterr().err
+    assert caplog.record_tuples == []
+
+
+def test_a_page_that_fails_is_logged(caplog: pytest.LogCaptureFixture):
+    def fail() -> bytes:
+        raise RuntimeError("no metrics today")
+
+    failing = MetricsServer("127.0.0.1:0", fail, lambda: True, lambda: True)
+    failing.start()
+    with socket.create_connection(("127.0.0.1", failing.port)) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert client.recv(10) == b""
+    failing.stop()
+    assert [(name, level) for name, level, _ in caplog.record_tuples] == [("dragoman.metrics", logging.ERROR)]
