@@ -1,7 +1,9 @@
 """`dragoman translate`. Knows: its flags, its input and its output. Does not know: how a line is translated."""
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,7 +103,9 @@ def translate(options: argparse.Namespace) -> int:
     decode_options = read_decode_options(options)
     if decode_options.num_alternatives > 1 and not options.json:
         wrong_usage(options, "--alternatives needs --json: one line holds one translation")
-    texts: Iterable[str] = options.texts or read_lines(sys.stdin.buffer)
+    texts: Iterable[str] = _given_texts(options) or read_lines(sys.stdin.buffer)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the locale is
     code = DONE
     with open_lines(options, options.source, options.to) as lines:
         for number, answer in enumerate(lines.translate(texts, decode_options), start=1):
@@ -112,6 +116,14 @@ def translate(options: argparse.Namespace) -> int:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
     return code
+
+
+def _given_texts(options: argparse.Namespace) -> list[str]:
+    """The TEXT arguments, which a locale that is not UTF-8 has spoiled, from the bytes they were."""
+    try:
+        return [os.fsencode(text).decode("utf-8") for text in options.texts]
+    except UnicodeError:
+        wrong_usage(options, "a TEXT is not valid UTF-8")
 
 
 def read_lines(stream: BinaryIO) -> Iterator[str]:

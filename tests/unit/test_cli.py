@@ -127,6 +127,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["serve", "--bundle", "/nothing/there", "--listen", "50051"], 78, "HOST:PORT"),
         (["serve", "--max-rows", "many"], 2, "must be a whole number"),
         (["serve", "--config", "/nothing/there.toml"], 78, "cannot read"),
+        (["translate", "--to", "fr", "\udcff"], 2, "a TEXT is not valid UTF-8"),
         (["sing"], 2, "invalid choice"),
     ],
 )
