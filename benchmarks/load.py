@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import random_model, texts
-from benchmarks.artifacts import prepare
+from benchmarks.artifacts import add_options, prepare
 from benchmarks.open_loop import OpenLoop, Outcome
 from benchmarks.report import markdown, parser, save
-from benchmarks.systems import MAX_LENGTH
+from benchmarks.systems import MAX_LENGTH, Artifacts
 from service.demo import free_port, wait_until_serving
 
 SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
@@ -68,11 +68,14 @@ def raise_priority() -> int:
     return 0
 
 
-def command_of(system: str, artifacts: Path, address: str, given: argparse.Namespace, cores: int) -> list[str]:
+def command_of(system: str, artifacts: Artifacts, address: str, given: argparse.Namespace, cores: int) -> list[str]:
     if system == "dragoman":
-        command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts / "bundle")]
+        command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts.bundle)]
         return [*command, "--listen", address, "--metrics-listen", "", "--precision", given.precision]
-    command = [sys.executable, "-m", "benchmarks.static_front", system.split()[1], str(artifacts), "--listen", address]
+    engine = system.split()[1]
+    model = artifacts.bundle if engine == "dragoman" else artifacts.ctranslate2
+    command = [sys.executable, "-m", "benchmarks.static_front", engine, str(model), "--listen", address]
+    command += ["--vocabulary", str(artifacts.vocabulary)]
     batching = ["--window-ms", str(given.window_ms), "--max-batch", str(given.max_batch)]
     lanes = ["--lanes", str(given.lanes or cores), "--threads", str(max(1, cores // (given.lanes or cores)))]
     search = ["--num-beams", str(given.beams), "--max-length", str(given.forced or MAX_LENGTH)]
@@ -80,7 +83,7 @@ def command_of(system: str, artifacts: Path, address: str, given: argparse.Names
 
 
 @contextlib.contextmanager
-def server(system: str, artifacts: Path, given: argparse.Namespace, cores: set[int], nice: int) -> Iterator[str]:
+def server(system: str, artifacts: Artifacts, given: argparse.Namespace, cores: set[int], nice: int) -> Iterator[str]:
     """A running server of that kind on ``cores``, so much nicer than the client; gives its address."""
     address = f"127.0.0.1:{free_port()}"
 
@@ -192,8 +195,7 @@ def plot(path: Path, rows: list[dict[str, Any]], objective_ms: float) -> None:
 
 def options() -> argparse.ArgumentParser:
     arguments = parser(__doc__ or "", "load")
-    arguments.add_argument("checkpoint", type=Path)
-    arguments.add_argument("--forced", type=int, default=0, metavar="N", help="random weights: N tokens in, N out")
+    add_options(arguments)
     arguments.add_argument("--systems", default=",".join(SYSTEMS), help="some of the default, divided by commas")
     arguments.add_argument("--beams", type=int, default=4)
     arguments.add_argument("--precision", choices=["int8", "fp32"], default="int8")
@@ -209,7 +211,6 @@ def options() -> argparse.ArgumentParser:
     arguments.add_argument("--lanes", type=int, default=0, help="the static fronts' batches at a time; 0: one a core")
     arguments.add_argument("--texts", choices=texts.KINDS, default="mixed")
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     return arguments
 
 
@@ -217,8 +218,7 @@ def main() -> int:
     given = options().parse_args()
     if given.quick:
         given.first_rate, given.growth, given.duration_s, given.warm_up_s, given.max_rate = 4.0, 2.0, 2.0, 1.0, 8.0
-    model, _ = prepare(given.checkpoint, given.work)
-    artifacts = given.work / given.checkpoint.resolve().name
+    model, artifacts = prepare(given)
     if given.forced:
         chosen = random_model.texts(NUM_TEXTS, given.forced, model.vocab_size, given.seed)
     else:

@@ -13,11 +13,10 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import random_model, texts
-from benchmarks.artifacts import prepare
+from benchmarks.artifacts import add_options, prepare
 from benchmarks.report import machine, markdown, numbers, parser, save, spread
 from benchmarks.systems import MAX_LENGTH, Artifacts, System, make, named, variants
 from model.evaluate import score
@@ -140,8 +139,7 @@ def add_quality(rows: list[dict[str, Any]], loaded: Loaded, pairs: texts.Pairs, 
 def options() -> argparse.ArgumentParser:
     arguments = parser(__doc__ or "", "peers")
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
-    arguments.add_argument("checkpoint", type=Path, help="of dragoman train or of benchmarks.random_model")
-    arguments.add_argument("--forced", type=int, default=0, metavar="N", help="random weights: N tokens in, N out")
+    add_options(arguments)
     arguments.add_argument("--sentences", type=numbers, default=[1, 64], help="at once, such as 1,64")
     arguments.add_argument("--beams", type=numbers, default=[1, 4])
     arguments.add_argument("--texts", choices=texts.KINDS, default="mixed")
@@ -150,7 +148,6 @@ def options() -> argparse.ArgumentParser:
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--systems", default=",".join(FAMILIES), help="some of the default, divided by commas")
-    arguments.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="where models are converted to")
     return arguments
 
 
@@ -158,7 +155,7 @@ def main() -> int:
     given = options().parse_args()
     if given.quick:
         given.sentences, given.rounds, given.single, given.quality = [1, 8], 2, 2, 0
-    model, artifacts = prepare(given.checkpoint, given.work)
+    model, artifacts = prepare(given)
     count = max(*given.sentences, given.single)
     if given.forced:
         chosen = random_model.texts(count, given.forced, model.vocab_size, given.seed)

@@ -134,8 +134,7 @@ async def serving(given: argparse.Namespace) -> AsyncIterator[None]:
 
 
 def system_of(given: argparse.Namespace) -> System:
-    folder: Path = given.artifacts
-    artifacts = Artifacts(folder / "bundle", folder / "ctranslate2", folder / "transformers", folder / "vocabulary.spm")
+    artifacts = Artifacts(given.model, given.model, given.model, given.vocabulary)
     if given.engine == "ctranslate2":
         settings: tuple[Any, ...] = ("float32" if given.precision == "fp32" else given.precision, 1, given.threads)
         return make("ctranslate2", artifacts, (*settings, 0, "examples"))
@@ -153,7 +152,8 @@ async def run(given: argparse.Namespace) -> None:
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.static_front", description=__doc__)
     arguments.add_argument("engine", choices=["ctranslate2", "dragoman"])
-    arguments.add_argument("artifacts", type=Path, help="a folder that benchmarks.artifacts made")
+    arguments.add_argument("model", type=Path, help="a bundle, or a folder of CTranslate2")
+    arguments.add_argument("--vocabulary", type=Path, required=True, help="its SentencePiece model")
     arguments.add_argument("--listen", default="127.0.0.1:50061", metavar="HOST:PORT")
     arguments.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     arguments.add_argument("--num-beams", type=int, default=4)
