@@ -106,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _is_late(context: Context, duration_s: float) -> bool:
     """Whether a cancelled call was given up because of its deadline; gRPC reports both the same way."""
-    left_s = context.time_remaining()
+    left_s: Any = context.time_remaining()  # None without a deadline, which the published types do not know
     if left_s is None:
         return False
     total_s = duration_s + left_s

@@ -75,7 +75,7 @@ def test_a_closed_pipe_and_an_interrupt_end_it_quietly(nonsense_bundle: Path):
 
 
 def test_text_is_utf8_whatever_the_locale_is(nonsense_bundle: Path):
-    command = [*DRAGOMAN, "translate", "--to", "fr", "--bundle", str(nonsense_bundle), "\u00e9\u2014"]
+    command = [*DRAGOMAN, "translate", "--to", "fr", "--bundle", str(nonsense_bundle), "the red house \u00e9"]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, "\U0001f600"], cwd=ROOT, env=plain, capture_output=True, timeout=60)
     assert done.stderr == b""

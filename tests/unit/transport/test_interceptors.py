@@ -1,0 +1,23 @@
+"""Which code a cancelled call is counted under."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from service.transport.interceptors import _is_late
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "left_s", "is_late"),
+    [
+        (1.5, 0.0, True),
+        (1.487, 0.013, True),  # the client's clock came first
+        (60.0, 0.5, True),  # gRPC rounds long deadlines up
+        (1.0, 0.5, False),
+        (0.001, 0.019, False),
+        (9.0, None, False),
+    ],
+)
+def test_a_call_given_up_at_its_deadline_is_late(duration_s: float, left_s: float | None, is_late: bool):
+    context = SimpleNamespace(time_remaining=lambda: left_s)
+    assert _is_late(context, duration_s) is is_late
