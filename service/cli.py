@@ -1,7 +1,8 @@
 """The `dragoman` command: finds the command that is meant, runs it, and turns errors into exit codes.
 
 Knows: names of commands. Does not know: what they do. Commands that need more packages than serving does are imported
-only when they are asked for, so that `dragoman --help` and `dragoman serve` work without those packages.
+only when they are asked for, so that `dragoman --help` and `dragoman serve` work without those packages. All of them
+are imported inside main(), so that Ctrl-C ends even the start without a traceback.
 """
 
 import argparse
@@ -12,12 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.commands.evaluate import add_evaluate_command
 from service.commands.exit_codes import CONFIGURATION, FAILED, INTERRUPTED
-from service.commands.serve import add_serve_command
-from service.commands.translate import add_translate_command
 from service.errors import BundleError, ConfigurationError, DragomanError
-from service.metrics import package_version
 
 Subparsers = Any  # argparse._SubParsersAction, which argparse does not publish
 _OWN_PACKAGES = ("service", "model", "export")
@@ -76,6 +73,11 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     Raises:
         ModuleNotFoundError: that one needs packages that are not there.
     """
+    from service.commands.evaluate import add_evaluate_command
+    from service.commands.serve import add_serve_command
+    from service.commands.translate import add_translate_command
+    from service.metrics import package_version
+
     parser = argparse.ArgumentParser(
         prog="dragoman",
         description="Neural machine translation: serve it, use it, train it.",

@@ -185,6 +185,20 @@ def test_evaluate_measures(
     assert "must have the same number" in capsys.readouterr().err
 
 
+def test_ctrl_c_while_it_imports_is_no_traceback():
+    code = (
+        "import sys; from service import cli\n"
+        "assert not {'grpc', 'numpy', 'asyncio', 'prometheus_client'} & set(sys.modules)\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'grpc': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.exit(cli.main(['translate', '--to', 'fr', 'a']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_help_needs_nothing_heavy():
     code = (
         "import sys; from service import cli\n"
