@@ -1,19 +1,17 @@
 """How good a bundle translates: sacreBLEU and chrF on every test set, greedy and beam, in every precision.
 
-    DRAGOMAN_DATA=... python -m benchmarks.quality --bundle BUNDLE --out benchmarks/results/quality.json
-
 Knows: where the test sets are (NOTICE says whose they are). Does not know: how a sentence is translated.
 """
 
-import argparse
 import dataclasses
 import gzip
-import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from model.evaluate import score
 from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
@@ -21,6 +19,7 @@ from service.engine.translator import Translator
 from service.runtime.bundle import Bundle
 
 BEAMS = (1, 4)
+TESTS = ("tatoeba.test", "newstest2013", "europarl.dev")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -42,7 +41,7 @@ def read_test_set(folder: Path, name: str, source: str, target: str) -> tuple[li
     )
 
 
-def measure(bundle: Path, data: Path, names: list[str]) -> list[dict[str, Any]]:
+def measure(bundle: Path, data: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """One entry for each precision, test set and beam width."""
     manifest = Bundle.open(bundle).manifest
     found = []
@@ -64,18 +63,16 @@ def measure(bundle: Path, data: Path, names: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
-    parser.add_argument("--test", action="append", help="tatoeba.test, newstest2013, europarl.dev (default: all)")
-    arguments = parser.parse_args()
+    options = report.parser("sacreBLEU and chrF of a bundle on every test set", "quality")
+    options.add_argument("--bundle", type=Path, required=True)
+    options.add_argument("--test", action="append", choices=TESTS, help="a test set; may be repeated (default: all)")
+    arguments = options.parse_args()
     if "DRAGOMAN_DATA" not in os.environ:
         print("DRAGOMAN_DATA must name the folder with the test sets", file=sys.stderr)
         return 2
-    names = arguments.test or ["tatoeba.test", "newstest2013", "europarl.dev"]
-    results = measure(arguments.bundle, Path(os.environ["DRAGOMAN_DATA"]), names)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"command": " ".join(sys.argv), "results": results}, indent=1) + "\n")
+    names = arguments.test or (TESTS[:1] if arguments.quick else TESTS)
+    rows = measure(arguments.bundle, Path(os.environ["DRAGOMAN_DATA"]), names)
+    report.save(arguments.out, "quality", rows)
     return 0
 
 

@@ -34,6 +34,13 @@ def engine(values: Values) -> str:
     return markdown(values["rows"], columns)
 
 
+def quality(values: Values) -> str:
+    columns = {"test": "test set", "precision": "precision", "num_beams": "beams", "bleu": "BLEU", "chrf": "chrF"}
+    rows = [row | {"bleu": f"{row['bleu']:.2f}", "chrf": f"{row['chrf']:.2f}"} for row in values["rows"]]
+    signatures = (values["rows"][0]["bleu_signature"], values["rows"][0]["chrf_signature"])
+    return f"{markdown(rows, columns)}\n\nsacreBLEU `{signatures[0]}`, chrF `{signatures[1]}`."
+
+
 def peers(values: Values) -> str:
     columns = {
         "num_sentences": "sentences at once",
@@ -83,6 +90,7 @@ def load_test(values: Values) -> str:
 
 
 TABLES: Mapping[str, Callable[[Values], str]] = {
+    "quality": quality,
     "engine": engine,
     "peers": peers,
     "scaling": scaling,
