@@ -106,9 +106,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _is_late(context: Context, duration_s: float) -> bool:
     """Whether a cancelled call was given up because of its deadline; gRPC reports both the same way."""
-    left_s: Any = context.time_remaining()  # None without a deadline, which the published types do not know
-    if left_s is None:
+    left: Any = context.time_remaining()  # None without a deadline, which the published types do not know
+    if left is None:
         return False
+    left_s = float(left)
     total_s = duration_s + left_s
     return left_s <= min(_DEADLINE_SLACK_S + 0.01 * total_s, total_s / 2)
 
