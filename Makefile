@@ -7,6 +7,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 GRPCIO_TOOLS := 1.76.0
 BENCH := build/bench/quick
 
+CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
+EXPORT_FLAGS := --max-source-tokens 72 --max-target-tokens 160 \
+	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
+	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint type format proto train bench clean
 
@@ -36,6 +41,9 @@ proto: build/proto/$(GRPCIO_TOOLS).stamp  ## service/pb anew from proto/
 
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
+
+bundle: .venv/dev.stamp  ## the shipped bundle anew, from the checkpoint that make train left
+	$(BIN)/dragoman export $(CHECKPOINT) service/models/en-fr --precision cpu-int8 $(EXPORT_FLAGS)
 
 bench: .venv/bench.stamp  ## every benchmark in its quick form, on a small model with random weights
 	$(BIN)/python -m benchmarks.random_model build/bench/random --vocab-size 8000 --layers 2

@@ -20,7 +20,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.tokenizer import Tokenizer
 
 EXIT_FAILED, EXIT_BAD_BUNDLE = 1, 78
-CALIBRATION_LINES = 400
+CALIBRATION_LINES = 256
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

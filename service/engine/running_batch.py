@@ -42,6 +42,9 @@ class Moves:
     targets: NDArray[np.intp]
 
 
+NO_MOVES = Moves(np.zeros(0, np.intp), np.zeros(0, np.intp))
+
+
 class RunningBatch:
     """All groups of a worker."""
 
@@ -50,6 +53,7 @@ class RunningBatch:
         self.groups: dict[int, Group] = {}
         self.row_used = np.zeros(max_rows, bool)
         self.slot_used = np.zeros(max_rows, bool)
+        self.has_holes = False
 
     @property
     def num_rows(self) -> int:
@@ -86,9 +90,13 @@ class RunningBatch:
         group.rows, group.slots = group.rows[stays], group.slots[stays]
         if not group.members:
             del self.groups[beams]
+        self.has_holes = True
 
     def compact(self) -> tuple[Moves, Moves]:
         """Moves the last rows and slots into the holes; returns the copies to make for rows and for slots."""
+        if not self.has_holes:
+            return NO_MOVES, NO_MOVES
+        self.has_holes = False
         row_moves, slot_moves = self.close_holes(self.row_used), self.close_holes(self.slot_used)
         for moves, name in ((row_moves, "rows"), (slot_moves, "slots")):
             if len(moves.sources):
@@ -135,7 +143,7 @@ class RunningBatch:
         sources = np.take_along_axis(rows, parents, axis=1)
         if not repeated.any():
             group.rows = sources
-            return Moves(np.zeros(0, np.intp), np.zeros(0, np.intp))
+            return NO_MOVES
         childless = np.ones_like(repeated)
         np.put_along_axis(childless, parents, False, axis=1)
         spare = np.take_along_axis(rows, np.argsort(~childless, axis=1, kind="stable"), axis=1)
