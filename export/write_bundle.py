@@ -6,7 +6,7 @@ Knows: which files a bundle has. Does not know: operators (layers.py), what make
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +184,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in paths}
     (folder / MANIFEST).write_text(manifest_json(manifest, files), encoding="utf-8")
-
-
-def select_precisions(manifest: Manifest, chosen: Sequence[str]) -> Manifest:
-    """The same manifest with only some of its precisions."""
-    return replace(
-        manifest,
-        precisions={name: graphs for name, graphs in manifest.precisions.items() if name in chosen},
-        golden=tuple(golden for golden in manifest.golden if golden.precision in chosen),
-    )

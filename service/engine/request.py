@@ -5,9 +5,8 @@ for by one or more rows.
 """
 
 import enum
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.decoding.options import DecodeOptions
 from service.errors import RequestError
@@ -61,7 +60,6 @@ class SentenceResult:
 
 
 SentenceAnswer = SentenceResult | RequestError
-_sequence = itertools.count()
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +82,6 @@ class Sentence:
     deadline: float | None = None
     cancelled: bool = False
     submitted_at: float = 0.0
-    order: int = field(default_factory=lambda: next(_sequence))
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,10 +176,9 @@ class Sessions:
         graphs, shape = bundle.graphs(precision), bundle.manifest.shape
         self.shape = shape
         self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads)
-        self.decoder_paths = {beams: bundle.path(path) for beams, path in sorted(graphs.decoder.items())}
-        self.num_threads = num_threads
         self.decoders = {
-            beams: DecoderSession(path, shape, beams, num_threads) for beams, path in self.decoder_paths.items()
+            beams: DecoderSession(bundle.path(path), shape, beams, num_threads)
+            for beams, path in sorted(graphs.decoder.items())
         }
 
     def decoder_for(self, num_beams: int) -> DecoderSession:
