@@ -3,6 +3,7 @@
     DragomanError
     |-- ConfigurationError        the server or a command was set up wrongly            exit 78
     |-- BundleError               a model bundle is missing, damaged or unsuitable      exit 78
+    |-- InputError                a file or standard input given to a command is unfit   exit 1
     |-- RequestError              a request was answered with something else than a translation
         |-- InvalidRequest        a field is out of its documented range                INVALID_ARGUMENT
         |-- ModelNotFound         no model of that name                                 NOT_FOUND
@@ -29,6 +30,10 @@ class ConfigurationError(DragomanError):
 
 class BundleError(DragomanError):
     """A bundle cannot be served; the message names the file and what is wrong with it."""
+
+
+class InputError(DragomanError):
+    """A file or standard input given to a command cannot be used; the message says where."""
 
 
 class RequestError(DragomanError):

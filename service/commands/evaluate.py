@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from service.commands.exit_codes import DONE
 from service.commands.translate import add_decode_flags, add_model_flags, open_lines, read_decode_options, read_lines
-from service.errors import ConfigurationError, DragomanError
+from service.errors import InputError, DragomanError
 
 
 def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     sources, references = _read(options.source), _read(options.reference)
     if len(sources) != len(references) or not sources:
-        raise ConfigurationError(
+        raise InputError(
             f"{options.source} has {len(sources)} lines and {options.reference} {len(references)}; "
             "they must have the same number, at least 1"
         )
@@ -81,6 +81,6 @@ def _read(file: Path) -> list[str]:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             return list(read_lines(cast(BinaryIO, stream)))
     except (OSError, EOFError) as error:
-        raise ConfigurationError(f"cannot read {file}: {error}") from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+        raise InputError(f"cannot read {file}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None

@@ -14,7 +14,7 @@ from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, Re
 from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
-from service.errors import ConfigurationError, DragomanError
+from service.errors import DragomanError, InputError
 
 CHUNK_BYTES = 65_536
 
@@ -133,7 +133,7 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
     not end before the next line comes.
 
     Raises:
-        ConfigurationError: a line is not UTF-8.
+        InputError: a line is not UTF-8.
     """
     unbuffered = getattr(stream, "raw", stream)
     number, rest = 0, b""
@@ -150,7 +150,7 @@ def _decoded(line: bytes, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"line {number} of the input is not valid UTF-8") from None
+        raise InputError(f"line {number} of the input is not valid UTF-8") from None
 
 
 def _as_json(answer: LineAnswer) -> str:
