@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from service.commands.exit_codes import DONE
 from service.commands.translate import add_decode_flags, add_model_flags, open_lines, read_decode_options, read_lines
-from service.errors import InputError, DragomanError
+from service.errors import DragomanError, InputError
 
 
 def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
