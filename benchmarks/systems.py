@@ -20,7 +20,7 @@ from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.runtime.tokenizer import Tokenizer
 
-MAX_LENGTH = 200  # target tokens, where no length is forced
+MAX_LENGTH = 160  # target tokens, where no length is forced
 
 
 class Output(NamedTuple):
