@@ -105,8 +105,7 @@ class DecoderStep:
 
     Self-attention and cross-attention are both GroupQueryAttention with one query token: its cost follows each row's
     real length, and each head of each row is computed on its own, so that no result depends on other rows. In
-    cross-attention the K beams of a sentence are K groups of query heads over the sentence's one set of keys and
-    values.
+    cross-attention the K beams of a sentence are K groups of query heads over its one set of keys and values.
     """
 
     def __init__(self, model: Model, matrices: Matrices, weights: WeightsFile, num_beams: int) -> None:

@@ -27,8 +27,7 @@ FLOAT32_TOLERANCE, INT8_MEAN_TOLERANCE, TIE = 1e-3, 0.35, 1e-4
 
 
 class VerificationError(Exception):
-    """The graphs do not compute what the PyTorch model computes; the message says which check failed and by how
-    much."""
+    """The graphs do not compute what the PyTorch model does; the message says which check failed, by how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,7 @@ def difference(actual: Array, wanted: Array, exact: bool, what: str) -> float:
 
 
 def run_steps(runner: GraphRunner, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Array]:
-    """Log-probabilities (T, V) of each sentence, all decoded side by side; ended ones leave, as they do when
-    serving."""
+    """Log-probabilities (T, V) of each sentence, decoded side by side; ended ones leave, as when serving."""
     vocab = runner.shape.vocab_size
     cross, lengths = runner.encode(sources)
     cache = runner.empty(len(sources), max(map(len, targets)))

@@ -3,8 +3,7 @@
 Knows: output matrix, labels, smoothing. Does not know: the network that made the states.
 
 The logits of a batch are its largest array by far (tokens x V). Here they are made, used and dropped a block at a
-time, and the gradient is formed in the forward pass while the block is still in cache: the backward pass only scales
-it.
+time, and the gradient is formed in the forward pass while the block is still in cache.
 """
 
 from typing import Any, NamedTuple

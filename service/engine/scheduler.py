@@ -16,8 +16,7 @@ INTERACTIVE_RUN = 8
 
 @dataclass(slots=True)
 class Waiting:
-    """Sentences that wait, in order of arrival within each priority. ``run`` counts interactive ones since a batch
-    one."""
+    """Sentences that wait, in order of arrival by priority. ``run`` counts interactive ones since a batch one."""
 
     by_priority: dict[Priority, deque[Sentence]] = field(default_factory=lambda: {p: deque() for p in Priority})
     run: int = 0
