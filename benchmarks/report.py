@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ def command_line(arguments: Sequence[str]) -> str:
     """The command that is running; of absolute paths only the last part, which is what another machine shares."""
     module = Path(arguments[0])
     name = f"benchmarks.{module.stem}" if module.parent.name == "benchmarks" else module.stem
-    return " ".join(["python -m", name, *(shortened(word) for word in arguments[1:])])
+    return f"python -m {shlex.join([name, *(shortened(word) for word in arguments[1:])])}"
 
 
 def shortened(word: str) -> str:

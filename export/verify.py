@@ -78,7 +78,7 @@ def verify(model: Transformer, runner: GraphRunner, end: int, exact: bool) -> Re
     score_difference = check_score(runner, sources, targets, [picked for _, picked in wanted], exact)
     check_beam_places(runner, sources, targets)
     length = min(SEARCH_LENGTH, model.config.max_positions)
-    searches = check_searches(model, runner, sources, end, length) if exact else 0
+    searches = check_searches(model, runner, sources, end, length)[0] if exact else 0
     return Report(step_difference, score_difference, searches)
 
 
@@ -172,13 +172,13 @@ def check_beam_places(runner: GraphRunner, sources: Sequence[Sequence[int]], tar
 
 def check_searches(
     model: Transformer, runner: GraphRunner, sources: Sequence[Sequence[int]], end: int, max_length: int
-) -> int:
+) -> tuple[int, int]:
     """Greedy and beam search over the graphs find PyTorch's token ids, but for hypotheses that tie.
 
     Returns:
-        How many searches were compared.
+        How many searches were compared, and how many of them found another hypothesis of the same score.
     """
-    count = 0
+    count = ties = 0
     for source in sources:
         torch_extend = extend_with(model, source, runner.start)
         onnx_extend = runner.extend_with(source, max_length)
@@ -189,7 +189,8 @@ def check_searches(
             else:
                 found = search_beams(onnx_extend, end, max_length, beams)[0]
                 right = search_beams(torch_extend, end, max_length, beams)[0]
+            same = found.ids == right.ids
             tie = abs(found.score - right.score) < TIE
-            require(found.ids == right.ids or tie, f"search with {beams} beams: {found} is not PyTorch's {right}")
-            count += 1
-    return count
+            require(same or tie, f"search with {beams} beams: {found} is not PyTorch's {right}")
+            count, ties = count + 1, ties + (not same)
+    return count, ties
