@@ -133,9 +133,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             print(f"{precision}: {verify(model, runner, tokenizer.end, exact)}")
             if exact and sources:
                 count, ties = check_searches(model, runner, sources, tokenizer.end, manifest.max_target_tokens)
-                print(
-                    f"{precision}: {count} greedy and beam searches of {arguments.text} find PyTorch's token ids, {ties} but for a tie"
-                )
+                print(f"{precision}: {count} greedy and beam searches find PyTorch's token ids, {ties} but for a tie")
     except VerificationError as error:
         return complain(str(error), EXIT_FAILED)
     except (BundleError, CheckpointError, OSError) as error:
