@@ -74,6 +74,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         ModuleNotFoundError: that one needs packages that are not there.
     """
     from service.commands.evaluate import add_evaluate_command
+    from service.commands.health import add_health_command
     from service.commands.serve import add_serve_command
     from service.commands.translate import add_translate_command
     from service.metrics import package_version
@@ -89,6 +90,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     add_serve_command(subparsers)
     add_translate_command(subparsers)
     add_evaluate_command(subparsers)
+    add_health_command(subparsers)
     _add_later_commands(subparsers, command)
     return parser
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import grpc
 from google.rpc import code_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.decoding.options import DecodeOptions
 from service.engine.request import Alternative, FinishReason, TextResult, Timings
@@ -93,6 +94,23 @@ class Client:
         except grpc.RpcError as error:
             raise _service_error(error) from None
         return response
+
+    def health(self, service: str = "") -> str:
+        """State of ``service`` as grpc.health.v1 names it: ``SERVING``, ``NOT_SERVING``, or ``SERVICE_UNKNOWN``.
+
+        Raises:
+            ServiceError: no answer.
+        """
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)  # the published types lack Check
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            response = stub.Check(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:  # Check's way to say that it does not know the name
+                return "SERVICE_UNKNOWN"
+            raise _service_error(error) from None
+        name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+        return name
 
     def translate(
         self, texts: Sequence[str], *, source: str, target: str, options: DecodeOptions | None = None

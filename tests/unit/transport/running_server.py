@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -28,6 +28,7 @@ class Running:
     metrics: Metrics
     channel: grpc.aio.Channel
     stub: pb_grpc.TranslationServiceStub
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def sample(self, name: str, **labels: str) -> float:
         """Value of a metric; 0 where it was never touched."""
