@@ -13,7 +13,7 @@ EXPORT_FLAGS := --max-source-tokens 72 --max-target-tokens 160 \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format proto train bench clean
+.PHONY: help demo test faults lint type format proto train bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ demo: .venv/serve.stamp  ## the service on the shipped model, translations throu
 
 test: lint type  ## everything that a change must pass
 	$(BIN)/python -m pytest
+
+faults: .venv/dev.stamp  ## every fault of the launched service, in full, in less than ten minutes
+	$(BIN)/python -m pytest tests/faults -m "not soak" --timeout 600
 
 lint: .venv/dev.stamp  ## style
 	$(BIN)/ruff check --quiet .

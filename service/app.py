@@ -8,15 +8,17 @@ Knows: every part and the order of their beginnings and ends. Does not know: wha
     then       new calls get UNAVAILABLE, open ones have drain_grace_s to finish; past it they get UNAVAILABLE too
     end        exit 0; 1 where calls were broken off. A second signal ends the process at once, 128 + its number.
     failure    an engine that cannot go on has answered its calls; liveness fails and the process ends with 1
+    stuck      a step longer than max_step_s: NOT_SERVING until it ends; longer than max_stuck_s: failure
 """
 
 import asyncio
+import functools
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from service.config import ServiceConfig
 from service.engine.observer import EngineObserver
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
+from service.engine.watchdog import Watchdog
 from service.errors import BundleError, ConfigurationError
 from service.metrics import Metrics, package_version
 from service.metrics_server import MetricsServer
@@ -31,6 +34,11 @@ from service.transport.server import ServerOptions, TranslationServer
 
 log = logging.getLogger("dragoman.app")
 LoadTranslator = Callable[[Path, EngineSettings, EngineObserver], Translator]
+EndProcess = Callable[[int], object]
+# A present step may last so long while the process ends.
+_CLOSE_S = 2.0
+# How often steps are looked at, as a part of the least limit that they are held to.
+_LOOKS_PER_LIMIT = 5
 SHIPPED_BUNDLE = Path(__file__).parent / "models" / "en-fr"
 
 
@@ -39,15 +47,22 @@ class Application:
 
     Args:
         load: how a bundle becomes a translator; tests give another.
+        end_process: called with the exit code when all is answered and the port still refuses calls. Where it ends the
+            process, calls on their way find their connection closed: UNAVAILABLE, which clients send again. gRPC's own
+            stop answers them CANCELLED.
     """
 
-    def __init__(self, config: ServiceConfig, load: LoadTranslator = Translator.load) -> None:
+    def __init__(
+        self, config: ServiceConfig, load: LoadTranslator = Translator.load, end_process: EndProcess | None = None
+    ) -> None:
         self._config = config
         self._load = load
+        self._end_process = end_process
         self._metrics = Metrics()
         self._translators: list[Translator] = []
         self._is_ready = False
         self._has_failed = False
+        self._is_stuck = False
         self._stop = asyncio.Event()
         self._num_signals = 0
 
@@ -70,13 +85,15 @@ class Application:
             await self._server.stop()
             return 1
         try:
-            return await self._serve(port, http.port if http else None)
+            code = await self._serve(port, http.port if http else None)
+            if self._end_process:
+                self._end_process(code)
+            return code
         finally:
             await self._server.stop()
             if http:
                 http.stop()
-            for translator in self._translators:
-                await asyncio.to_thread(translator.close)
+            await self._close_translators()
 
     async def _serve(self, port: int, metrics_port: int | None) -> int:
         started = time.monotonic()
@@ -97,7 +114,9 @@ class Application:
         }
         log.info("serving", extra={"facts": facts})
         self._watch_engines()
+        watchdog = asyncio.create_task(self._watch_steps())
         await stopping
+        watchdog.cancel()
         return max(await self._drain(), int(self._has_failed))
 
     async def _drain(self) -> int:
@@ -106,14 +125,22 @@ class Application:
         log.info("draining", extra={"facts": {"admit_grace_s": self._config.admit_grace_s}})
         if not self._has_failed:
             await asyncio.sleep(self._config.admit_grace_s)
-        is_idle = await self._server.drain(self._config.drain_grace_s)
-        if is_idle:
-            log.info("stopped")
-            return 0
-        log.warning("stopped with open calls", extra={"facts": {"drain_grace_s": self._config.drain_grace_s}})
-        for translator in self._translators:
-            await asyncio.to_thread(translator.close)
-        return 1
+        is_idle = await self._server.drain(0.0 if self._is_stuck else self._config.drain_grace_s)
+        if not is_idle:
+            log.warning("stopped with open calls", extra={"facts": {"drain_grace_s": self._config.drain_grace_s}})
+            await self._close_translators()
+        await self._server.settle()
+        log.info("stopped")
+        return int(not is_idle)
+
+    async def _close_translators(self) -> None:
+        """On threads that the process does not wait for: a stuck step cannot be interrupted."""
+        timeout_s = 0.0 if self._is_stuck else _CLOSE_S
+        closing = [
+            _on_daemon_thread(functools.partial(translator.close, timeout_s)) for translator in self._translators
+        ]
+        if not all(await asyncio.gather(*closing)):
+            log.error("a step did not end; its calls are broken off")
 
     def _make_server(self) -> TranslationServer:
         """Needs the running event loop, which a constructor may not have yet."""
@@ -156,6 +183,31 @@ class Application:
 
         for translator in self._translators:
             threading.Thread(target=watch, args=(translator,), name="watch", daemon=True).start()
+
+    async def _watch_steps(self) -> None:
+        """Looks at the engines' steps: one that takes too long takes the service out of rotation, then to its end."""
+        limit_s, end_s = self._config.max_step_s, self._config.max_stuck_s
+        if not limit_s:
+            return
+        watchdog = Watchdog(limit_s / _LOOKS_PER_LIMIT)
+        while True:
+            await asyncio.sleep(limit_s / _LOOKS_PER_LIMIT)
+            turns: dict[Hashable, float | None] = {
+                (id(translator), number): began_at
+                for translator in self._translators
+                for number, began_at in enumerate(translator.engine.turns())
+            }
+            still_s = watchdog.look(turns, time.monotonic())
+            if (still_s > limit_s) != self._is_stuck:
+                self._is_stuck = not self._is_stuck
+                self._is_ready = not self._is_stuck
+                log.error(
+                    "an engine is stuck" if self._is_stuck else "engines go on", extra={"facts": {"step_s": still_s}}
+                )
+                await self._server.stick(self._is_stuck)
+            if end_s and still_s > end_s:
+                self._on_failure()
+                return
 
     def _on_failure(self) -> None:
         log.error("an engine failed; ending so that the process is started again")

@@ -70,6 +70,10 @@ class ServiceConfig:
     keepalive_time_s: float = _setting(30.0, "seconds of silence until a client is checked for being there")
     admit_grace_s: float = _setting(1.0, "seconds after SIGTERM in which calls are still taken (endpoints lag)")
     drain_grace_s: float = _setting(30.0, "seconds after that in which accepted calls may finish")
+    max_step_s: float = _setting(30.0, "seconds of one step; past it health says NOT_SERVING until it ends; 0: never")
+    max_stuck_s: float = _setting(
+        90.0, "seconds of one step; past it the process ends with 1, to be restarted; 0: never"
+    )
     reflection: bool = _setting(True, "whether the server describes its API to tools such as grpcurl")
     log_level: str = _setting("info", "least level that is logged: debug, info, warning or error")
     log_format: str = _setting("json", "json: one object a line; text: for eyes")
@@ -80,9 +84,20 @@ class ServiceConfig:
         parse_address("listen", self.listen)
         if self.metrics_listen:
             parse_address("metrics_listen", self.metrics_listen)
-        for name in ("max_connection_age_s", "keepalive_time_s", "admit_grace_s", "drain_grace_s"):
+        for name in (
+            "max_connection_age_s",
+            "keepalive_time_s",
+            "admit_grace_s",
+            "drain_grace_s",
+            "max_step_s",
+            "max_stuck_s",
+        ):
             value = getattr(self, name)
             _require(name, value, 0 <= value <= 86_400 and math.isfinite(value), "be in [0, 86400]")
+        is_later = not self.max_stuck_s or 0 < self.max_step_s <= self.max_stuck_s
+        _require(
+            "max_stuck_s", self.max_stuck_s, is_later, f"be 0 or >= max_step_s ({self.max_step_s}), which is not 0"
+        )
         _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
         _require("max_open_calls", self.max_open_calls, self.max_open_calls >= 1, "be >= 1")
         _require("num_beams", self.num_beams, self.num_beams <= self.max_beams, f"be <= max_beams ({self.max_beams})")

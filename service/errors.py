@@ -10,6 +10,7 @@
         |-- LanguagePairNotLoaded no loaded model for that pair of languages            FAILED_PRECONDITION
         |-- Overloaded            the queue or a quota is full; try again later         RESOURCE_EXHAUSTED
         |-- Draining              the server is shutting down; try another one          UNAVAILABLE
+        |-- NotServing            models are loading, or an engine is stuck             UNAVAILABLE
         |-- DeadlineExceeded      the caller's deadline passed first                    DEADLINE_EXCEEDED
         |-- Cancelled             the caller went away or said stop                     CANCELLED
         |-- EngineFailure         our fault; details are in the server's log only       INTERNAL
@@ -77,6 +78,10 @@ class Draining(RequestError):
     """The server no longer takes requests because it is shutting down."""
 
 
+class NotServing(RequestError):
+    """The server takes no requests now: its models are loading, or an engine makes no progress."""
+
+
 class DeadlineExceeded(RequestError):
     """The request's deadline passed before its answer was ready."""
 
@@ -99,6 +104,7 @@ STATUS: Final[dict[type[RequestError], tuple[str, str]]] = {
     LanguagePairNotLoaded: ("FAILED_PRECONDITION", "LANGUAGE_PAIR_NOT_LOADED"),
     Overloaded: ("RESOURCE_EXHAUSTED", "OVERLOADED"),
     Draining: ("UNAVAILABLE", "DRAINING"),
+    NotServing: ("UNAVAILABLE", "NOT_SERVING"),
     DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
     Cancelled: ("CANCELLED", "CANCELLED"),
     EngineFailure: ("INTERNAL", "INTERNAL"),

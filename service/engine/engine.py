@@ -5,6 +5,7 @@ Knows: threads and their life. Does not know: text, gRPC, how a step works (work
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from service.engine.observer import EngineObserver
@@ -96,9 +97,18 @@ class Engine:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
         return self.queue.drain(timeout_s)
 
-    def close(self) -> None:
-        """Ends the workers after their present step; what was not answered is answered with Draining."""
+    def turns(self) -> list[float | None]:
+        """When each worker began what it does now, by the monotonic clock; None: it waits for work."""
+        return [worker.turn_at for worker in self.workers]
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Ends the workers after their present step; what was not answered is answered with Draining.
+
+        Returns False where a step outlasts ``timeout_s``; its sentences are then not answered.
+        """
         for sentence in self.queue.close():
             self.workers[0].answer(sentence, Draining("the server is shutting down"), "error")
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self.threads:
-            thread.join()
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self.threads)

@@ -295,6 +295,9 @@ class Translator:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
         return self.engine.drain(timeout_s)
 
-    def close(self) -> None:
-        """Stops after the present step; texts not answered yet are answered with Draining."""
-        self.engine.close()
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Stops after the present step; texts not answered yet are answered with Draining.
+
+        Returns False where that step outlasts ``timeout_s``.
+        """
+        return self.engine.close(timeout_s)

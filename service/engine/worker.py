@@ -52,11 +52,14 @@ class Worker:
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
         self.entering: list[Sentence] = []  # taken from the queue; only while they are encoded and given rows
         self.answered_at = time.monotonic()
+        self.turn_at: float | None = None  # when the present turn began; None: it waits for work. Read by the watchdog
 
     def run(self) -> None:
         """Works until the queue is closed; then answers what is left with Draining."""
         while not self.queue.closed:
+            self.turn_at = time.monotonic()
             if not self.turn():
+                self.turn_at = None
                 self.queue.wait(IDLE_WAIT_S)
         self.abandon(lambda: Draining("the server is shutting down"))
 

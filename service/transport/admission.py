@@ -6,8 +6,9 @@ Knows: the life of the server. Does not know: what a call asks. Used on the even
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from service.errors import Draining, Overloaded
+from service.errors import Draining, NotServing, Overloaded
 
 OVERLOAD_RETRY_S = 1.0
 
@@ -17,11 +18,15 @@ class Admission:
 
     Attributes:
         draining: set once no new work is taken; streams wait for it so that they can end.
+        is_broken_off: calls that were open when break_off() came are ended, whatever they wait for.
     """
 
     def __init__(self, max_open_calls: int) -> None:
         self.draining = asyncio.Event()
+        self.is_broken_off = False
         self._is_loaded = False
+        self._is_stuck = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._max_open_calls = max_open_calls
         self._num_open = 0
         self._idle = asyncio.Event()
@@ -40,26 +45,45 @@ class Admission:
         """From now on no call is taken; those that are open may finish."""
         self.draining.set()
 
+    def stick(self, is_stuck: bool) -> None:
+        """While an engine is stuck no call is taken; those that are open wait for it, or for their deadline."""
+        self._is_stuck = is_stuck
+
+    def break_off(self) -> None:
+        """Takes no call any more and ends those that are open: the interceptor answers them with Draining."""
+        self.draining.set()
+        self.is_broken_off = True
+        for task in self._tasks:
+            task.cancel()
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Holds one place for a call.
 
         Raises:
-            Draining: the server is loading or shutting down. Overloaded: too many calls are open.
+            Draining: the server is shutting down. NotServing: it is loading, or stuck. Overloaded: too many calls
+                are open.
         """
         if self.draining.is_set():
             raise Draining("the server is shutting down; send the request again, to another server")
         if not self._is_loaded:
-            raise Draining("the server is still loading its models; send the request again")
+            raise NotServing("the server is still loading its models; send the request again")
+        if self._is_stuck:
+            raise NotServing("the engine makes no progress; send the request again, to another server")
         if self._num_open >= self._max_open_calls:
             raise Overloaded(
                 f"{self._num_open} calls are open; at most {self._max_open_calls} may be", OVERLOAD_RETRY_S
             )
         self._num_open += 1
         self._idle.clear()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call runs outside of any task. This is a bug.")
+        self._tasks.add(task)
         try:
             yield
         finally:
+            self._tasks.discard(task)
             self._num_open -= 1
             if not self._num_open:
                 self._idle.set()

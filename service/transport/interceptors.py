@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from service.errors import EngineFailure, InvalidRequest, Overloaded, RequestError
+from service.errors import Draining, EngineFailure, InvalidRequest, Overloaded, RequestError
 from service.metrics import Metrics
 from service.transport.admission import Admission
 from service.transport.request_ids import name_call
@@ -79,8 +79,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 yield
             code = _code(context)
         except asyncio.CancelledError:
-            code = "DEADLINE_EXCEEDED" if _is_late(context, time.monotonic() - started) else "CANCELLED"
-            raise
+            if not (self._admission.is_broken_off and method.startswith(OWN_SERVICE)):
+                code = "DEADLINE_EXCEEDED" if _is_late(context, time.monotonic() - started) else "CANCELLED"
+                raise
+            failure = Draining("the server ended before the answer was ready; send the request again")
+            code = status_and_reason(failure)[0].name
         except grpc.aio.AbortError:
             code = _code(context)
             raise

@@ -3,6 +3,7 @@
 Knows: grpc.aio. Does not know: where models come from (service/app.py).
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from service.transport.submission import Submitter
 
 # Time for answers that are already decided to reach their clients; only health watchers make it last so long.
 _FLUSH_S = 1.0
+# Last answers leave, and calls that were on their way are refused, before the port goes.
+_LINGER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,21 @@ class TranslationServer:
         self._admission.drain()
         return await self._admission.wait_idle(timeout_s)
 
+    async def settle(self) -> None:
+        """Ends what drain() left open with UNAVAILABLE, and goes on to refuse calls until every answer is out."""
+        if not await self._admission.wait_idle(_FLUSH_S):
+            self._admission.break_off()
+        await asyncio.sleep(_LINGER_S)
+
+    async def stick(self, is_stuck: bool) -> None:
+        """While an engine is stuck the server is not ready and takes no calls."""
+        self._admission.stick(is_stuck)
+        await self._state_ready(not is_stuck)
+
     async def stop(self) -> None:
-        """Closes the port. Calls still open are ended after a short moment."""
-        await self._admission.wait_idle(_FLUSH_S)
+        """Closes the port. Calls that gRPC has and our handlers have not seen get CANCELLED from it, which is why
+        a process that only ends does not come here (service/app.py)."""
+        self._admission.break_off()
         await self._server.stop(_FLUSH_S)
         self._state.submitter.close()
 

@@ -13,7 +13,16 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service.errors import STATUS, Cancelled, DeadlineExceeded, Draining, InvalidRequest, Overloaded, RequestError
+from service.errors import (
+    STATUS,
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    NotServing,
+    Overloaded,
+    RequestError,
+)
 from service.logs import request_id
 from service.pb import translation_pb2 as pb
 from service.transport.request_ids import REQUEST_ID_KEY
@@ -70,7 +79,7 @@ def retry_after_s(error: RequestError) -> float | None:
     """Seconds until trying again has a chance; None where it has none."""
     if isinstance(error, Overloaded):
         return error.retry_after_s
-    return DRAINING_RETRY_S if isinstance(error, Draining) else None
+    return DRAINING_RETRY_S if isinstance(error, Draining | NotServing) else None
 
 
 def text_error(error: RequestError) -> pb.TextResult:

@@ -51,7 +51,7 @@ class ScriptedTranslator:
         self._closed = False
         self._pool = ThreadPoolExecutor(64)
         # As far as the life cycle looks into the real one.
-        self.engine = SimpleNamespace(failed=threading.Event())
+        self.engine = SimpleNamespace(failed=threading.Event(), turns=list)
 
     def submit(
         self,
@@ -99,7 +99,8 @@ class ScriptedTranslator:
     def drain(self, timeout_s: float) -> bool:
         return True
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> bool:
         self._closed = True
         self.gate.set()
         self._pool.shutdown(wait=True)
+        return True
