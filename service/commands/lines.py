@@ -17,8 +17,8 @@ from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
 from service.engine.request import TextAnswer, TextResult
 from service.engine.settings import EngineSettings
-from service.errors import ConfigurationError, DragomanError, Overloaded, RequestError
-from service.transport.languages import covers
+from service.errors import ConfigurationError, DragomanError, InvalidRequest, Overloaded, RequestError
+from service.transport.languages import covers, model_languages
 
 # Texts taken from the input ahead of the oldest answer that is not out yet.
 MAX_OPEN_TEXTS: Final = 512
@@ -54,13 +54,12 @@ class EmbeddedLines:
         self._has_ended = threading.Event()
         self._reader: threading.Thread | None = None
         info = self._translator.info
-        if not (covers(info.source_language, source or info.source_language)
-                and covers(info.target_language, target or info.target_language)):  # fmt: skip
+        try:
+            self._languages = model_languages(info, source or "", target or "")
+        except InvalidRequest:
             self._translator.close()
-            raise ConfigurationError(
-                f"{bundle} translates {info.source_language} to {info.target_language}, not "
-                f"{source or info.source_language} to {target}"
-            )
+            asked = f"{source or info.source_language} to {target}" if target else "named with --from and --to"
+            raise ConfigurationError(f"{bundle} translates {info.pairs}, not {asked}") from None
 
     def __enter__(self) -> "EmbeddedLines":
         return self
@@ -103,7 +102,9 @@ class EmbeddedLines:
         future: Future[TextAnswer] = Future()
         while not self._has_ended.is_set():
             try:
-                self._translator.submit([text], options, lambda _, answer: future.set_result(answer))
+                self._translator.submit(
+                    [text], options, lambda _, answer: future.set_result(answer), languages=self._languages
+                )
                 return future
             except Overloaded as error:  # by texts before this one: they leave room as they finish
                 time.sleep(min(error.retry_after_s, 0.05))
@@ -143,7 +144,8 @@ class RemoteLines:
 
     def _only_source(self, target: str) -> str:
         models = self._client.list_models().models
-        sources = sorted({model.source_language for model in models if covers(model.target_language, target)})
+        fitting = [model for model in models if any(covers(code, target) for code in model.target_languages)]
+        sources = sorted({code for model in fitting for code in model.source_languages})
         if len(sources) != 1:
             have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
             raise ConfigurationError(f"say with --from which language it is; the service has {have}")

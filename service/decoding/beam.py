@@ -5,7 +5,8 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 - of the best 2K extensions, those that end and stand among the best K are finished, the best K others live on;
 - the best K finished ones are kept, by score = log-probability / length ** length_penalty;
 - a sentence ends when it has K finished ones and its best live one, scored at its present length, does not beat the
-  worst of them, or at max_length, where the best K extensions count as finished.
+  worst of them (or without that, where the model says ``stop_at_beams``), or at max_length, where the best K
+  extensions count as finished.
 
 2K candidates a row are enough: a row gives at most K extensions to the live ones and one that ends.
 """
@@ -30,7 +31,8 @@ class BeamSearch:
             infinity where there is none yet.
     """
 
-    def __init__(self, num_beams: int, end: int, max_target_tokens: int) -> None:
+    def __init__(self, num_beams: int, end: int, max_target_tokens: int, stop_at_beams: bool = False) -> None:
+        self.stop_at_beams = stop_at_beams
         self.num_beams, self.num_candidates, self.end = num_beams, 2 * num_beams, end
         beams = num_beams
         self.lengths: NDArray[np.int32] = np.zeros(0, np.int32)
@@ -84,7 +86,8 @@ class BeamSearch:
         self.ids[:, :, :longest] = self.ids[sentences, parents, :longest]
         self.ids[sentences, np.arange(self.num_beams), self.lengths[:, None] - 1] = tokens
         best_live = self.live[:, 0] / self.lengths**self.length_penalties
-        beaten = (self.finished_scores[:, -1] > NOTHING) & (best_live <= self.finished_scores[:, -1])
+        full = self.finished_scores[:, -1] > NOTHING
+        beaten = full if self.stop_at_beams else full & (best_live <= self.finished_scores[:, -1])
         return Advance(tokens, parents, beaten | at_limit | failed, failed)
 
     def best_extensions(

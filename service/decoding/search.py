@@ -43,6 +43,10 @@ class Search(Protocol):
 
     num_beams: int
     num_candidates: int
+    lengths: NDArray[np.int32]
+    """(n,) tokens of each sentence so far."""
+    max_lengths: NDArray[np.int32]
+    """(n,) tokens each may have."""
 
     def __len__(self) -> int:
         """Sentences in the search."""

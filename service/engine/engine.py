@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from service.decoding.rules import DecodingRules
 from service.engine.observer import EngineObserver
 from service.engine.request import Sentence
 from service.engine.request_queue import RequestQueue
@@ -32,6 +33,14 @@ def threads_per_worker(settings: EngineSettings) -> int:
     return settings.threads_per_worker or max(1, usable_cpus() // num_workers(settings))
 
 
+def rules_of(manifest: Manifest, end: int) -> DecodingRules | None:
+    """What the model demands of every search; None: nothing."""
+    decoding = manifest.decoding
+    rules = DecodingRules(end, decoding.banned, decoding.force_end, decoding.stop_at_beams)
+    is_ruled = rules != DecodingRules(end) or any(language.first for language in manifest.target_languages)
+    return rules if is_ruled else None
+
+
 class Engine:
     """Translates sentences (token ids) with continuous batching.
 
@@ -54,8 +63,9 @@ class Engine:
         self.failed = threading.Event()
         limits = (settings.max_rows, settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
         special = (tokenizer.start, tokenizer.end)
+        rules = rules_of(manifest, tokenizer.end)
         self.workers = [
-            Worker(number, sessions, KVCache(manifest.shape, *limits), self.queue, special, observer)
+            Worker(number, sessions, KVCache(manifest.shape, *limits), self.queue, special, observer, rules)
             for number in range(count)
         ]
         observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))

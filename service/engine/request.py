@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from service.decoding.options import DecodeOptions
 from service.errors import RequestError
+from service.runtime.bundle import Manifest
 
 
 class Priority(enum.IntEnum):
@@ -70,6 +71,7 @@ class Sentence:
         source: token ids with the end token last; 1 < len <= the model's max_source_tokens.
         max_length: target tokens at most, already resolved (never 0).
         deadline: monotonic seconds after which nobody waits for the answer; None: no deadline.
+        first: target tokens that the translation must begin with.
         on_done: called exactly once, on the engine's thread; it must not block and must not raise.
         cancelled: set from any thread (a plain bool: one writer, one reader that polls once a step).
     """
@@ -82,6 +84,7 @@ class Sentence:
     deadline: float | None = None
     cancelled: bool = False
     submitted_at: float = 0.0
+    first: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,12 @@ TextAnswer = TextResult | RequestError
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model says of itself: the source of ListModels and of the model_info metric."""
+    """What a loaded model says of itself: the source of ListModels and of the model_info metric.
+
+    Attributes:
+        source_languages, target_languages: those to choose from; empty: source_language and target_language are the
+            only ones, else they are the first.
+    """
 
     name: str
     version: str
@@ -140,3 +148,32 @@ class ModelInfo:
     device: str
     max_source_tokens: int
     max_target_tokens: int
+    source_languages: tuple[str, ...] = ()
+    target_languages: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest, precision: str, device: str) -> "ModelInfo":
+        """What the manifest says of a model that runs so."""
+        same = ("name", "version", "source_language", "target_language", "max_source_tokens", "max_target_tokens")
+        return cls(
+            precision=precision,
+            device=device,
+            source_languages=tuple(language.code for language in manifest.source_languages),
+            target_languages=tuple(language.code for language in manifest.target_languages),
+            **{name: getattr(manifest, name) for name in same},
+        )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every language it translates from."""
+        return self.source_languages or (self.source_language,)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every language it translates to."""
+        return self.target_languages or (self.target_language,)
+
+    @property
+    def pairs(self) -> str:
+        """Its languages in words."""
+        return f"{' or '.join(self.sources)} to {' or '.join(self.targets)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.decoding.options import DecodeOptions
 from service.engine.engine import Engine
+from service.engine.languages import LanguageChoice, choose_languages
 from service.engine.observer import EngineObserver, SilentObserver
 from service.engine.request import (
     Alternative,
@@ -28,6 +29,7 @@ from service.engine.request import (
 from service.engine.settings import EngineSettings
 from service.errors import BundleError, EngineFailure, InvalidRequest, RequestError
 from service.runtime.bundle import Bundle, Golden
+from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.tokenizer import Tokenizer
 from service.text.splitter import SplitText, TextSplitter
 
@@ -142,25 +144,11 @@ class Translator:
     def __init__(self, bundle: Bundle, settings: EngineSettings, observer: EngineObserver) -> None:
         manifest = bundle.manifest
         precision = choose_precision(bundle, settings)
-        self.tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
-        if self.tokenizer.vocab_size != manifest.shape.vocab_size:
-            raise BundleError(
-                f"{bundle.path(manifest.vocabulary)} has {self.tokenizer.vocab_size} pieces, "
-                f"the model {manifest.shape.vocab_size}"
-            )
-        self.info = ModelInfo(
-            name=manifest.name,
-            version=manifest.version,
-            source_language=manifest.source_language,
-            target_language=manifest.target_language,
-            precision=precision,
-            device=settings.device,
-            max_source_tokens=manifest.max_source_tokens,
-            max_target_tokens=manifest.max_target_tokens,
-        )
+        self.tokenizer = tokenizer_of(bundle)
+        self.manifest, self.info = manifest, ModelInfo.of(manifest, precision, settings.device)
         self.settings = settings
         self.max_beams = min(settings.max_rows, max(bundle.graphs(precision).decoder))
-        self.splitter = TextSplitter(manifest.source_language, manifest.max_source_tokens - 1, self.count_tokens)
+        self.splitters: dict[str, TextSplitter] = {}
         self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
 
     @classmethod
@@ -189,7 +177,8 @@ class Translator:
         for example in golden:
             if example.precision != self.info.precision:
                 continue
-            result = self.translate([example.source], DecodeOptions(num_beams=example.num_beams))[0]
+            languages = (self.info.source_language, self.info.target_language)
+            result = self.translate([example.source], DecodeOptions(num_beams=example.num_beams), languages)[0]
             if result.alternatives[0].token_ids != example.ids:
                 raise BundleError(
                     f"{where}: golden translation {example.source!r} with {example.num_beams} beams came out otherwise "
@@ -199,10 +188,15 @@ class Translator:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer.encode(texts)]
 
+    def splitter(self, languages: LanguageChoice) -> TextSplitter:
+        code, room = languages.source.code, self.info.max_source_tokens - 1 - len(languages.prefix)
+        return self.splitters.setdefault(f"{code} {room}", TextSplitter(code, room, self.count_tokens))
+
     def max_length(self, num_source_tokens: int, options: DecodeOptions) -> int:
-        """Target tokens for a sentence: what was asked for, else three for each of the source and some, never more
-        than the model has positions for."""
-        wanted = options.max_length or self.settings.default_max_length or 3 * num_source_tokens + 16
+        """Target tokens for a sentence: what was asked for, else what the model says, else three for each of the
+        source and some; never more than the model has positions for."""
+        own = self.manifest.decoding.max_length or 3 * num_source_tokens + 16
+        wanted = options.max_length or self.settings.default_max_length or own
         return min(wanted, self.info.max_target_tokens)
 
     def submit(
@@ -211,30 +205,36 @@ class Translator:
         options: DecodeOptions,
         on_text: OnText,
         *,
+        languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
     ) -> Ticket:
         """Queues all texts or none, and returns at once.
 
         Args:
+            languages: codes of source and target, of ``info.sources`` and ``info.targets``; needed where the model has
+                several.
             on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
                 order; must not block or raise.
             deadline: time.monotonic() seconds.
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: the texts can never fit, or num_beams or max_length is more than the model can give.
+            InvalidRequest: the texts can never fit, num_beams or max_length is more than the model can give, or it
+                has several languages and none was chosen.
         """
         if options.num_beams > self.max_beams:
             raise InvalidRequest("options.num_beams", f"{options.num_beams} is more than the {self.max_beams} here")
         if options.max_length > self.info.max_target_tokens:
             limit = self.info.max_target_tokens
             raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+        chosen = choose_languages(self.manifest, *languages)
+        splitter = self.splitter(chosen)
         pending = [
-            PendingText(index, self.splitter.split(text), options, self.tokenizer, on_text)
+            PendingText(index, splitter.split(text), options, self.tokenizer, on_text)
             for index, text in enumerate(texts)
         ]
-        sentences = [s for text in pending for s in self.sentences_of(text, options, priority, deadline)]
+        sentences = [s for text in pending for s in self.sentences_of(text, options, chosen, priority, deadline)]
         for what, count, limit in (
             ("sentences", len(sentences), self.settings.max_queue_sentences),
             ("tokens", sum(len(sentence.source) for sentence in sentences), self.settings.max_queue_tokens),
@@ -249,9 +249,14 @@ class Translator:
         return Ticket(sentences)
 
     def sentences_of(
-        self, text: PendingText, options: DecodeOptions, priority: Priority, deadline: float | None
+        self,
+        text: PendingText,
+        options: DecodeOptions,
+        languages: LanguageChoice,
+        priority: Priority,
+        deadline: float | None,
     ) -> list[Sentence]:
-        encoded = self.tokenizer.encode(text.split.sentences)
+        encoded = [[*languages.prefix, *ids] for ids in self.tokenizer.encode(text.split.sentences)]
         text.num_source_tokens = sum(map(len, encoded))
         return [
             Sentence(
@@ -261,11 +266,14 @@ class Translator:
                 on_done=text.receiver(place),
                 priority=priority,
                 deadline=deadline,
+                first=languages.target.first,
             )
             for place, ids in enumerate(encoded)
         ]
 
-    def translate(self, texts: Sequence[str], options: DecodeOptions | None = None) -> list[TextResult]:
+    def translate(
+        self, texts: Sequence[str], options: DecodeOptions | None = None, languages: tuple[str, str] = ("", "")
+    ) -> list[TextResult]:
         """Blocks until every text is translated; the first error in the order of the texts is raised."""
         answers: dict[int, TextAnswer] = {}
         complete = threading.Event()
@@ -277,7 +285,7 @@ class Translator:
 
         if not texts:
             return []
-        ticket = self.submit(texts, options or DecodeOptions(), on_text)
+        ticket = self.submit(texts, options or DecodeOptions(), on_text, languages=languages)
         try:
             complete.wait()
         except BaseException:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.decoding.beam import BeamSearch
 from service.decoding.greedy import GreedySearch
+from service.decoding.rules import DecodingRules
 from service.decoding.search import Advance, Search
 from service.engine.observer import EngineObserver
 from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceAnswer, SentenceResult, Timings
@@ -42,9 +43,11 @@ class Worker:
         queue: RequestQueue,
         special: tuple[int, int],
         observer: EngineObserver,
+        rules: DecodingRules | None = None,
     ) -> None:
         self.number, self.sessions, self.cache, self.queue, self.observer = number, sessions, cache, queue, observer
         self.start_token, self.end_token = special
+        self.rules = rules  # None: any token may stand anywhere
         self.batch = RunningBatch(cache.max_rows)
         self.tokens = np.zeros(cache.max_rows, np.int64)
         self.bindings: dict[int, StepBinding] = {}
@@ -150,7 +153,8 @@ class Worker:
             return self.batch.groups[beams].search
         if beams == 1:
             return GreedySearch(self.end_token, self.cache.max_target_tokens)
-        return BeamSearch(beams, self.end_token, self.cache.max_target_tokens)
+        stop_at_beams = self.rules is not None and self.rules.stop_at_beams
+        return BeamSearch(beams, self.end_token, self.cache.max_target_tokens, stop_at_beams)
 
     def compact(self) -> None:
         row_moves, slot_moves = self.batch.compact()
@@ -174,11 +178,16 @@ class Worker:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
         width = max(group.search.num_candidates for group in batch.groups.values())
+        width += len(self.rules.banned) if self.rules else 0
         inputs = StepInputs(self.tokens[:num_rows], self.layout_cache[1], self.layout_cache[2], width)
         candidates = binding.run(inputs, num_sentences)
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):
             ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]
+            if self.rules:
+                search, first = group.search, [member.sentence.first for member in group.members]
+                lengths = (search.lengths, search.max_lengths)
+                ids, log_probabilities = self.rules.apply(ids, log_probabilities, *lengths, first)
             self.postprocess(beams, group, group.search.advance(ids, log_probabilities))
         self.report_step(started, num_rows, 1 - num_rows / (num_sentences * decoder.num_beams))
 
@@ -220,7 +229,11 @@ class Worker:
     def hypotheses(self, search: Search, index: int, member: Active) -> tuple[Hypothesis, ...]:
         reason = {True: FinishReason.END_TOKEN, False: FinishReason.LENGTH_LIMIT}
         found = search.found(index)[: member.sentence.options.num_alternatives]
-        return tuple(Hypothesis(f.ids, f.log_probability, f.score, reason[f.ended]) for f in found)
+        # Of an end token that was forced nobody knows whether the model would have chosen it.
+        limit = member.sentence.max_length if self.rules and self.rules.force_end else 0
+        return tuple(
+            Hypothesis(f.ids, f.log_probability, f.score, reason[f.ended and len(f.ids) != limit]) for f in found
+        )
 
     def finish(self, member: Active, hypotheses: tuple[Hypothesis, ...], now: float) -> None:
         sentence = member.sentence

@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 READ_BYTES = 1 << 20
+TABLE_FILES = ("source.spm", "target.spm", "pieces.json")  # of an imported model's tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,47 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Language:
+    """A language of a model that has several on a side, chosen by the request.
+
+    Attributes:
+        code: BCP-47. prefix: token ids put before every source of (or for) this language.
+        first: token ids that every translation into this language begins with; a target only.
+    """
+
+    code: str
+    prefix: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How this model must be decoded, whatever a request asks for.
+
+    Attributes:
+        banned: token ids that never stand in a translation; probabilities are not rescaled for it.
+        force_end: a translation that reaches its limit of tokens ends with the end token, at no cost.
+        stop_at_beams: beam search ends as soon as it has as many finished hypotheses as beams.
+        max_length: target tokens of a sentence where neither request nor server says; 0: by the source's length.
+    """
+
+    banned: tuple[int, ...] = ()
+    force_end: bool = False
+    stop_at_beams: bool = False
+    max_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a bundle says of itself.
 
     Attributes:
+        source_language, target_language: the first where there are several.
         max_source_tokens: longest sentence the model takes, end token counted; longer ones are split by the service.
         max_target_tokens: most tokens a sentence's translation may have, end token counted.
+        vocabulary: a SentencePiece model whose ids are the model's; or pieces.json of an imported model's
+            tokenizer, whose SentencePiece models stand beside it (service/runtime/piece_tokenizer.py).
+        source_languages, target_languages: where requests can choose; empty: there is only the one.
         card: free-form JSON for people: training text and its terms, scores with their signatures, known failures.
     """
 
@@ -84,7 +120,15 @@ class Manifest:
     vocabulary: str
     precisions: Mapping[str, Graphs]
     golden: tuple[Golden, ...] = ()
+    source_languages: tuple[Language, ...] = ()
+    target_languages: tuple[Language, ...] = ()
+    decoding: Decoding = field(default_factory=Decoding)
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocabulary_files(self) -> tuple[str, ...]:
+        """All files of the tokenizer."""
+        return TABLE_FILES if self.vocabulary == TABLE_FILES[-1] else (self.vocabulary,)
 
 
 def manifest_json(manifest: Manifest, files: Mapping[str, tuple[int, str]]) -> str:
@@ -107,11 +151,19 @@ def parse_manifest(text: str, where: str) -> tuple[Manifest, dict[str, tuple[int
         }
         golden = tuple(Golden(**(entry | {"ids": tuple(entry["ids"])})) for entry in values.pop("golden"))
         shape = Shape(**values.pop("shape"))
+        for side in ("source_languages", "target_languages"):
+            values[side] = tuple(Language(**with_tuples(entry)) for entry in values.get(side, ()))
+        values["decoding"] = Decoding(**with_tuples(values.get("decoding", {})))
         return Manifest(shape=shape, precisions=precisions, golden=golden, **values), files
     except BundleError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{where} is damaged: {type(error).__name__}: {error}") from error
+
+
+def with_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def safe_path(root: Path, name: str) -> Path:
@@ -206,7 +258,7 @@ def read_manifest(root: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     manifest, files = parse_manifest(text, str(path))
-    used = {manifest.vocabulary}
+    used = set(manifest.vocabulary_files)
     for graphs in manifest.precisions.values():
         used |= {graphs.encoder, graphs.score, graphs.weights, *graphs.decoder.values()}
     for name in sorted(used - files.keys()):

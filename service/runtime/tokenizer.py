@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
+VOCABULARY = "vocabulary.spm"
+
 
 class Tokenizer:
     """One joint SentencePiece vocabulary for both languages (Kudo and Richardson 2018, arXiv:1808.06226).
@@ -37,6 +39,10 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
         return cls(path.read_bytes())
+
+    def files(self) -> dict[str, bytes]:
+        """What a bundle must hold of it, by file name."""
+        return {VOCABULARY: self.model}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without start or end token; a text of whitespace alone has none."""

@@ -4,10 +4,10 @@ Knows: codes and the pairs of loaded models. Does not know: engines.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from service.engine.request import ModelInfo
-from service.errors import LanguagePairNotLoaded
+from service.errors import InvalidRequest, LanguagePairNotLoaded
 
 MAX_CODE_CHARACTERS = 35
 # language[-script][-region][-variant...]; extensions and private use have no meaning for a translation model.
@@ -43,6 +43,32 @@ def covers(model_code: str, requested: str) -> bool:
     return model_code.lower() in fallbacks(requested)
 
 
+def nearest(codes: Sequence[str], requested: str) -> str:
+    """The one of a model's ``codes`` that covers ``requested`` best; "" where none does."""
+    by_lower = {code.lower(): code for code in codes}
+    return next((by_lower[code] for code in fallbacks(requested) if code in by_lower), "")
+
+
+def model_languages(info: ModelInfo, source: str, target: str) -> tuple[str, str]:
+    """The model's own codes for a request's languages, of which either may be "" where the model has only one.
+
+    Raises:
+        InvalidRequest: the model has not that language, or several and none was named.
+    """
+    found = []
+    for field, codes, requested in (
+        ("source_language", info.sources, source),
+        ("target_language", info.targets, target),
+    ):
+        own = codes[0] if len(codes) == 1 and not requested else nearest(codes, requested)
+        if not own:
+            have = ", ".join(codes)
+            wrong = f"not {requested!r}" if requested else "of which one must be named"
+            raise InvalidRequest(field, f"model {info.name!r} has {have} here, {wrong}")
+        found.append(own)
+    return found[0], found[1]
+
+
 def choose_model(models: Iterable[ModelInfo], source: str, target: str) -> ModelInfo:
     """The loaded model whose languages are nearest to the requested ones; the source decides first.
 
@@ -53,7 +79,7 @@ def choose_model(models: Iterable[ModelInfo], source: str, target: str) -> Model
     for source_code in fallbacks(source):
         for target_code in fallbacks(target):
             for model in loaded:
-                if (model.source_language.lower(), model.target_language.lower()) == (source_code, target_code):
+                if source_code in map(str.lower, model.sources) and target_code in map(str.lower, model.targets):
                     return model
-    pairs = ", ".join(sorted({f"{model.source_language} to {model.target_language}" for model in loaded}))
+    pairs = ", ".join(sorted({model.pairs for model in loaded}))
     raise LanguagePairNotLoaded(f"no loaded model translates {source} to {target}; loaded: {pairs or 'none'}")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from service.engine.request import ModelInfo
 from service.engine.translator import Translator
-from service.errors import ConfigurationError, InvalidRequest, ModelNotFound
-from service.transport.languages import choose_model, covers
+from service.errors import ConfigurationError, ModelNotFound
+from service.transport.languages import choose_model, model_languages
 
 
 class ModelRegistry:
@@ -20,16 +20,16 @@ class ModelRegistry:
         by_pair: dict[tuple[str, str], str] = {}
         for translator in translators:
             info = translator.info
-            pair = (info.source_language.lower(), info.target_language.lower())
+            pairs = {(source.lower(), target.lower()) for source in info.sources for target in info.targets}
             if info.name in self._by_name:
                 raise ConfigurationError(f"two bundles hold a model of the same name, {info.name!r}")
-            if pair in by_pair:
+            for source, target in sorted(pairs & by_pair.keys()):
                 raise ConfigurationError(
-                    f"models {by_pair[pair]!r} and {info.name!r} both translate {info.source_language} to "
-                    f"{info.target_language}; serve one of them"
+                    f"models {by_pair[source, target]!r} and {info.name!r} both translate {source} to "
+                    f"{target}; serve one of them"
                 )
             self._by_name[info.name] = translator
-            by_pair[pair] = info.name
+            by_pair |= dict.fromkeys(pairs, info.name)
 
     @property
     def translators(self) -> list[Translator]:
@@ -45,17 +45,12 @@ class ModelRegistry:
         """The model of that name, or where it is empty the one of that pair.
 
         Raises:
-            ModelNotFound, LanguagePairNotLoaded: there is none. InvalidRequest: the named model is of other languages.
+            ModelNotFound, LanguagePairNotLoaded: there is none. InvalidRequest: the named model is of other languages,
+                or has several and none was named.
         """
         if not model:
             return self._by_name[choose_model(self.infos, source, target).name]
         if model not in self._by_name:
             raise ModelNotFound(f"no loaded model has the name {model!r}; loaded: {', '.join(sorted(self._by_name))}")
-        info = self._by_name[model].info
-        for field, own, requested in (
-            ("source_language", info.source_language, source),
-            ("target_language", info.target_language, target),
-        ):
-            if requested and not covers(own, requested):
-                raise InvalidRequest(field, f"model {model!r} has {own!r} here, not {requested!r}")
+        model_languages(self._by_name[model].info, source, target)
         return self._by_name[model]

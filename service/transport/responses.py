@@ -38,6 +38,8 @@ def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOpti
                 device=info.device,
                 max_source_tokens=info.max_source_tokens,
                 max_target_tokens=info.max_target_tokens,
+                source_languages=info.sources,
+                target_languages=info.targets,
             )
             for info in infos
         ],

@@ -16,6 +16,7 @@ from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 from service.transport.admission import Admission
+from service.transport.languages import model_languages
 from service.transport.limits import Limits
 from service.transport.registry import ModelRegistry
 from service.transport.request_ids import rename_call
@@ -61,13 +62,14 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
             count_answer(state.metrics, answer)
         raise_common(answers)
         info = translator.info
+        source, target = model_languages(info, settings.source_language, settings.target_language)
         return pb.TranslateResponse(
             results=[text_result(answer, settings.include_token_ids) for answer in answers],
             request_id=request_id,
             model=info.name,
             model_version=info.version,
-            source_language=info.source_language,
-            target_language=info.target_language,
+            source_language=source,
+            target_language=target,
         )
 
     async def TranslateStream(  # noqa: N802  # the contract's name

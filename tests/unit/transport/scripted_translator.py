@@ -59,6 +59,7 @@ class ScriptedTranslator:
         options: DecodeOptions,
         on_text: Callable[[int, TextAnswer], None],
         *,
+        languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
     ) -> ScriptedTicket:

@@ -1,9 +1,12 @@
 """Language codes and the choice of a model."""
 
+from dataclasses import replace
+
 import pytest
 
-from service.errors import ConfigurationError, LanguagePairNotLoaded
-from service.transport.languages import choose_model, covers, fallbacks, is_language_code
+from service.engine.request import ModelInfo
+from service.errors import ConfigurationError, InvalidRequest, LanguagePairNotLoaded
+from service.transport.languages import choose_model, covers, fallbacks, is_language_code, model_languages
 from service.transport.registry import ModelRegistry
 from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
 
@@ -41,5 +44,36 @@ def test_two_models_of_one_name_are_refused():
     models = [ScriptedTranslator(model_info("en", target, name="m")) for target in ("fr", "de")]
     with pytest.raises(ConfigurationError, match="same name, 'm'"):
         ModelRegistry(models)
+    for model in models:
+        model.close()
+
+
+def several(name: str = "m") -> ModelInfo:
+    info = model_info("en", "fr", name=name)
+    return replace(info, target_languages=("fr", "de", "zh-Hans"))
+
+
+def test_a_model_of_several_targets():
+    info = several()
+    assert choose_model([info], "en-GB", "de-AT") is info
+    assert model_languages(info, "en-GB", "de-AT") == ("en", "de")
+    assert model_languages(info, "", "ZH-hans-CN") == ("en", "zh-Hans")
+    with pytest.raises(LanguagePairNotLoaded, match="en to fr or de or zh-Hans"):
+        choose_model([info], "en", "it")
+    with pytest.raises(InvalidRequest, match="of which one must be named") as error:
+        model_languages(info, "en", "")
+    assert error.value.field == "target_language"
+    with pytest.raises(InvalidRequest, match="not 'it'"):
+        model_languages(info, "en", "it")
+
+
+def test_a_pair_may_be_served_only_once():
+    models = [ScriptedTranslator(several()), ScriptedTranslator(model_info("en", "de"))]
+    with pytest.raises(ConfigurationError, match="both translate en to de"):
+        ModelRegistry(models)
+    registry = ModelRegistry(models[:1])
+    assert registry.choose("m", "", "de") is models[0]
+    with pytest.raises(InvalidRequest, match="must be named"):
+        registry.choose("m", "", "")
     for model in models:
         model.close()
