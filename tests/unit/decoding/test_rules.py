@@ -54,15 +54,16 @@ def test_what_is_no_number_still_fails():
 
 def test_a_search_may_end_with_as_many_hypotheses_as_beams():
     """Two finished hypotheses, and a live one that would beat them."""
+    far = [(5, -9.0), (6, -9.5), (7, -9.7), (8, -9.8)]
     done = {}
     for stop in (False, True):
         search = BeamSearch(2, END, 8, stop_at_beams=stop)
         search.admit([DecodeOptions(num_beams=2)], [8])
-        assert not search.advance(*candidates([(4, -0.1), (5, -0.2), (6, -9.0), (7, -9.0)], [(4, -9.0)] * 4)).done[0]
-        step = candidates(*[[(END, -2.0), (4, -2.1), (5, -9.0), (6, -9.0)]] * 2)
-        done[stop] = bool(search.advance(*step).done[0])
-        assert search.found(0)[0].score == pytest.approx(-1.05)
+        first = candidates([(4, -0.1), (END, -3.0), (5, -3.5), (6, -9.0)], far)
+        assert not search.advance(*first).done[0]
+        done[stop] = bool(search.advance(*candidates([(4, -0.1), (END, -5.0), (6, -9.0), (7, -9.0)], far)).done[0])
+        assert [round(found.score, 4) for found in search.found(0)] == [-2.55, -3.0]
         if not stop:
-            search.advance(*candidates([(END, -0.01), (4, -9.0), (5, -9.0), (6, -9.0)], [(4, -9.0)] * 4))
-            assert search.found(0)[0].score == pytest.approx(-2.21 / 3)
+            search.advance(*candidates([(END, -0.01), (4, -9.0), (5, -9.0), (6, -9.0)], far))
+            assert search.found(0)[0].score == pytest.approx(-0.21 / 3)
     assert done == {False: False, True: True}
