@@ -68,6 +68,9 @@ class Metrics:
         self.queue_sentences = gauge("dragoman_queue_sentences", "Sentences waiting for a row.")
         self.queue_tokens = gauge("dragoman_queue_tokens", "Source tokens waiting for a row.")
         self.queue_oldest = gauge("dragoman_queue_oldest_seconds", "Age of the sentence that waits longest.")
+        self.workers = gauge(
+            "dragoman_workers", "Engine threads: seconds of steps and encoder runs per second, at most."
+        )
         self.cache_bytes = gauge("dragoman_cache_bytes", "Memory held for attention keys and values.")
         self.input_tokens = counter("dragoman_input_tokens_total", "Source tokens of answered sentences.")
         self.output_tokens = counter("dragoman_output_tokens_total", "Target tokens of answered sentences.")
@@ -164,6 +167,9 @@ class EngineMetrics:
 
     def active_rows(self, num_rows: int) -> None:
         self._set("rows", self._metrics.active_rows, num_rows)
+
+    def workers(self, num_workers: int) -> None:
+        self._set("workers", self._metrics.workers, num_workers)
 
     def cache_bytes(self, num_bytes: int) -> None:
         self._set("cache", self._metrics.cache_bytes, num_bytes)

@@ -68,6 +68,7 @@ class Engine:
             Worker(number, sessions, KVCache(manifest.shape, *limits), self.queue, special, observer, rules)
             for number in range(count)
         ]
+        observer.workers(count)
         observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))
         self.threads = [
             threading.Thread(target=self.run, args=(worker,), name=f"engine-{worker.number}", daemon=True)

@@ -30,6 +30,9 @@ class EngineObserver(Protocol):
     def active_rows(self, num_rows: int) -> None:
         """Rows that belong to a sentence now."""
 
+    def workers(self, num_workers: int) -> None:
+        """The engine has so many workers: at most so many seconds of encoder runs and steps in a second."""
+
     def cache_bytes(self, num_bytes: int) -> None:
         """Bytes held for keys and values, used or not."""
 
@@ -57,6 +60,8 @@ class SilentObserver:
     def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None: ...
 
     def active_rows(self, num_rows: int) -> None: ...
+
+    def workers(self, num_workers: int) -> None: ...
 
     def cache_bytes(self, num_bytes: int) -> None: ...
 

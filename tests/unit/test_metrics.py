@@ -18,6 +18,7 @@ def drive(observer: EngineObserver) -> None:
     observer.first_token(0.03)
     observer.step(8, 0.25, 0.004)
     observer.active_rows(8)
+    observer.workers(2)
     observer.cache_bytes(1000)
     observer.finished("end_token", 10, 12)
     observer.finished("repetition", 1, 2)
@@ -28,6 +29,7 @@ def drive(observer: EngineObserver) -> None:
 def test_what_an_engine_tells_is_counted():
     metrics = Metrics()
     drive(metrics.observer())
+    assert value(metrics, "dragoman_workers") == 2
     assert value(metrics, "dragoman_queue_tokens") == 40
     assert value(metrics, "dragoman_encoder_padding_ratio_sum") == 0.25
     assert value(metrics, "dragoman_output_tokens_total") == 14
