@@ -69,7 +69,10 @@ class ForcedDecode:
         sources = rng.integers(FIRST_WORD, self.vocab_size, (num_sentences, source_tokens))
         answers: list[SentenceAnswer] = []
         options = DecodeOptions(num_beams=num_beams)
-        sentences = [Sentence(tuple(row), options, target_tokens, answers.append) for row in sources.tolist()]
+        sentences = [
+            Sentence(tuple(row), options, target_tokens, answers.append, stop_repetition=False)
+            for row in sources.tolist()
+        ]
         self.stopwatch.run = run = Run()
         started = time.perf_counter()
         self.queue.submit(sentences)

@@ -52,7 +52,10 @@ class Dragoman:
     """The engine as a Python object. Settings: workers and threads; 0 of both is what a user gets."""
 
     def __init__(self, artifacts: Artifacts, precision: str, workers: int, threads: int) -> None:
-        settings = EngineSettings(precision=precision, num_workers=workers, threads_per_worker=threads)
+        # The others translate on when they repeat themselves: so that all do the same work, so does ours.
+        settings = EngineSettings(
+            precision=precision, num_workers=workers, threads_per_worker=threads, stop_repetition=False
+        )
         self.translator = Translator.load(artifacts.bundle, settings)
 
     def translate(self, texts: Sequence[str], num_beams: int, max_length: int) -> Output:

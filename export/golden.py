@@ -38,8 +38,9 @@ def golden_translations(
         source = [*ids, tokenizer.end]
         length = min(3 * len(source) + 16, max_target_tokens)
         gap = ClearestGap(runner.extend_with(source, length))
-        greedy = search_greedily(gap, tokenizer.end, length)
-        beams = search_beams(runner.extend_with(source, length), tokenizer.end, length, NUM_BEAMS)
+        greedy = search_greedily(gap, tokenizer.end, length, source)
+        extend = runner.extend_with(source, length)
+        beams = search_beams(extend, tokenizer.end, length, NUM_BEAMS, source=source)
         ended = greedy.ids[-1] == beams[0].ids[-1] == tokenizer.end and len(greedy.ids) <= MAX_LENGTH
         clear = gap.smallest > GREEDY_MARGIN and len(beams) > 1 and beams[0].score - beams[1].score > BEAM_MARGIN
         if ended and clear:

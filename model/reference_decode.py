@@ -12,6 +12,8 @@ The definition (that of Transformers' ``generate`` with ``early_stopping=False``
 - The best K finished ones are kept. The search ends when there are K of them and the best live hypothesis, scored as
   if it ended at its present length, would not beat the worst of them; or at max_length, where the best K extensions
   count as finished, ended or not.
+- Where ``source`` is given, a search also ends when its only, or best live, hypothesis loops. It is the answer then,
+  unless beam search has a finished one.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,11 +52,30 @@ def extend_with(model: Transformer, source: Sequence[int], start: int) -> Extend
     return extend
 
 
-def search_greedily(extend: Extend, end: int, max_length: int) -> Hypothesis:
-    """The most probable token at each step, until the end token or ``max_length`` tokens."""
+def run_length(ids: Sequence[int], period: int) -> int:
+    """How many of the last ids are one n-gram of ``period`` tokens again and again."""
+    length = min(period, len(ids))
+    while length < len(ids) and ids[-length - 1] == ids[-length - 1 + period]:
+        length += 1
+    return length
+
+
+def is_looping(ids: Sequence[int], source: Sequence[int]) -> bool:
+    """At every eighth token: the last 16 or more are one n-gram of up to 16, four times or more, and more than twice as
+    many as in any such run of the source, where two times are enough. Never with an empty source."""
+    if len(ids) % 8 or not source:
+        return False
+    run = max((n for p in range(1, 17) if (n := run_length(ids, p)) >= max(16, 4 * p)), default=0)
+    prefixes = [source[:n] for n in range(len(source) + 1)]
+    in_source = max((n for s in prefixes for p in range(1, 17) if (n := run_length(s, p)) >= 2 * p), default=0)
+    return run > 2 * in_source
+
+
+def search_greedily(extend: Extend, end: int, max_length: int, source: Sequence[int] = ()) -> Hypothesis:
+    """The most probable token at each step, until the end token, ``max_length`` tokens or a loop."""
     ids: list[int] = []
     total = torch.tensor(0.0)
-    while len(ids) < max_length and (not ids or ids[-1] != end):
+    while len(ids) < max_length and (not ids or (ids[-1] != end and not is_looping(ids, source))):
         values, tokens = extend(ids, 1)
         ids = [*ids, int(tokens[0])]
         total = total + values[0]
@@ -62,7 +83,12 @@ def search_greedily(extend: Extend, end: int, max_length: int) -> Hypothesis:
 
 
 def search_beams(
-    extend: Extend, end: int, max_length: int, num_beams: int, length_penalty: float = 1.0
+    extend: Extend,
+    end: int,
+    max_length: int,
+    num_beams: int,
+    length_penalty: float = 1.0,
+    source: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """Up to ``num_beams`` hypotheses, best first."""
     live: list[tuple[Tensor, list[int]]] = [(torch.tensor(0.0), [])]
@@ -82,6 +108,8 @@ def search_beams(
         if not live:  # a vocabulary so small that every extension kept has ended
             break
         best_live = float(live[0][0]) / length**length_penalty
+        if is_looping(live[0][1], source):
+            return finished or [Hypothesis(live[0][1], best_live)]
         if len(finished) == num_beams and best_live <= finished[-1].score:
             break
     return finished
@@ -89,7 +117,7 @@ def search_beams(
 
 def greedy_search(model: Transformer, source: Sequence[int], start: int, end: int, max_length: int) -> Hypothesis:
     """Greedy search with the PyTorch model. ``source`` has its end token."""
-    return search_greedily(extend_with(model, source, start), end, max_length)
+    return search_greedily(extend_with(model, source, start), end, max_length, source)
 
 
 def beam_search(
@@ -102,7 +130,7 @@ def beam_search(
     length_penalty: float = 1.0,
 ) -> list[Hypothesis]:
     """Beam search with the PyTorch model. ``source`` has its end token."""
-    return search_beams(extend_with(model, source, start), end, max_length, num_beams, length_penalty)
+    return search_beams(extend_with(model, source, start), end, max_length, num_beams, length_penalty, source)
 
 
 @torch.inference_mode()

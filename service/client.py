@@ -217,6 +217,8 @@ def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
         num_sentences=translation.num_sentences,
         split=translation.split,
         timings=Timings(timings.queue_s, timings.encode_s, timings.decode_s),
+        length_limited=translation.length_limited,
+        repetition_found=translation.repetition_found,
     )
 
 

@@ -58,6 +58,7 @@ class ServiceConfig:
     num_beams: int = _setting(4, "beam width where a request names none, 1 to max_beams; 1: greedy")
     length_penalty: float = _setting(1.0, "length penalty where a request names none, 0 to 5")
     max_length: int = _setting(0, "target tokens per sentence where a request names none; 0: the model's limit")
+    stop_repetition: bool = _setting(True, "whether a translation that begins to repeat itself is stopped and flagged")
     max_texts: int = _setting(1024, "texts in one request; past it INVALID_ARGUMENT, as for the next five")
     max_text_characters: int = _setting(100_000, "characters of one text")
     max_request_characters: int = _setting(1_000_000, "characters of all texts of one request")
@@ -123,6 +124,7 @@ class ServiceConfig:
             max_rows=self.max_rows,
             max_queue_sentences=self.max_queue_sentences,
             max_queue_tokens=self.max_queue_tokens,
+            stop_repetition=self.stop_repetition,
         )
 
     @property

@@ -6,15 +6,19 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 - the best K finished ones are kept, by score = log-probability / length ** length_penalty;
 - a sentence ends when it has K finished ones and its best live one, scored at its present length, does not beat the
   worst of them (or without that, where the model says ``stop_at_beams``), or at max_length, where the best K
-  extensions count as finished.
+  extensions count as finished;
+- it also ends when its best live one repeats itself (repetition.py), which is the answer only where none is finished.
 
 2K candidates a row are enough: a row gives at most K extensions to the live ones and one that ends.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found
 
 NOTHING = -np.inf
@@ -44,11 +48,15 @@ class BeamSearch:
         self.finished_totals: NDArray[np.float32] = np.zeros((0, beams), np.float32)
         self.finished_ids: NDArray[np.int32] = np.zeros((0, beams, max_target_tokens), np.int32)
         self.finished_lengths: NDArray[np.int32] = np.zeros((0, beams), np.int32)
+        self.loops = LoopWatch()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def admit(self, options: list[DecodeOptions], max_lengths: list[int]) -> None:
+    def admit(
+        self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()
+    ) -> None:
+        self.loops.admit(sources or [()] * len(options))
         count, beams, size = len(options), self.num_beams, self.ids.shape[2]
         live = np.full((count, beams), NOTHING, np.float32)
         live[:, 0] = 0.0
@@ -88,7 +96,9 @@ class BeamSearch:
         best_live = self.live[:, 0] / self.lengths**self.length_penalties
         full = self.finished_scores[:, -1] > NOTHING
         beaten = full if self.stop_at_beams else full & (best_live <= self.finished_scores[:, -1])
-        return Advance(tokens, parents, beaten | at_limit | failed, failed)
+        looping = self.loops.looping(self.ids[:, 0], self.lengths)
+        self.finish_loops(np.flatnonzero(looping & (self.finished_scores[:, 0] == NOTHING)))
+        return Advance(tokens, parents, beaten | at_limit | failed | looping, failed)
 
     def best_extensions(
         self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]
@@ -130,6 +140,14 @@ class BeamSearch:
         self.finished_lengths[sentences] = all_lengths[rows, best]
         self.finished_scores[sentences] = scores[rows, best]
 
+    def finish_loops(self, sentences: NDArray[np.intp]) -> None:
+        """Makes the best live hypothesis of each of ``sentences`` its only finished one."""
+        lengths = self.lengths[sentences]
+        self.finished_ids[sentences, 0] = self.ids[sentences, 0]
+        self.finished_lengths[sentences, 0] = lengths
+        self.finished_totals[sentences, 0] = self.live[sentences, 0]
+        self.finished_scores[sentences, 0] = self.live[sentences, 0] / lengths ** self.length_penalties[sentences]
+
     def found(self, sentence: int) -> list[Found]:
         results = []
         for beam in range(self.num_beams):
@@ -137,10 +155,13 @@ class BeamSearch:
             if score > NOTHING:
                 length = int(self.finished_lengths[sentence, beam])
                 ids = tuple(self.finished_ids[sentence, beam, :length].tolist())
-                results.append(Found(ids, float(self.finished_totals[sentence, beam]), score, ids[-1] == self.end))
+                ended = ids[-1] == self.end
+                repeats = not ended and self.loops.ends_in_loop(sentence, ids)
+                results.append(Found(ids, float(self.finished_totals[sentence, beam]), score, ended, repeats))
         return results
 
     def keep(self, which: NDArray[np.bool_]) -> None:
+        self.loops.keep(which)
         names = ("lengths", "max_lengths", "length_penalties", "live", "ids")
         finished = ("finished_scores", "finished_totals", "finished_ids", "finished_lengths")
         for name in (*names, *finished):

@@ -3,15 +3,18 @@
 Knows: candidate arrays. Does not know: models, rows, requests.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found
 
 
 class GreedySearch:
-    """Ends a sentence at its end token or at its max_length."""
+    """Ends a sentence at its end token, at its max_length, or where it is found to repeat itself."""
 
     num_beams = 1
     num_candidates = 1
@@ -23,11 +26,15 @@ class GreedySearch:
         self.max_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
         self.length_penalties: NDArray[np.float64] = np.zeros(0)
         self.totals: NDArray[np.float32] = np.zeros(0, np.float32)
+        self.loops = LoopWatch()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def admit(self, options: list[DecodeOptions], max_lengths: list[int]) -> None:
+    def admit(
+        self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()
+    ) -> None:
+        self.loops.admit(sources or [()] * len(options))
         count = len(options)
         self.ids = np.concatenate([self.ids, np.zeros((count, self.ids.shape[1]), np.int32)])
         self.lengths = np.append(self.lengths, np.zeros(count, np.int32))
@@ -42,14 +49,17 @@ class GreedySearch:
         self.totals += log_probabilities[:, 0, 0]
         failed = np.isnan(self.totals)
         done = (tokens[:, 0] == self.end) | (self.lengths == self.max_lengths) | failed
+        done |= self.loops.looping(self.ids, self.lengths)
         return Advance(tokens, None, done, failed)
 
     def found(self, sentence: int) -> list[Found]:
         length, total = int(self.lengths[sentence]), float(self.totals[sentence])
         ids = tuple(self.ids[sentence, :length].tolist())
         score = total / length ** float(self.length_penalties[sentence])
-        return [Found(ids, total, score, ids[-1] == self.end)]
+        ended = ids[-1] == self.end
+        return [Found(ids, total, score, ended, not ended and self.loops.ends_in_loop(sentence, ids))]
 
     def keep(self, which: NDArray[np.bool_]) -> None:
+        self.loops.keep(which)
         for name in ("ids", "lengths", "max_lengths", "length_penalties", "totals"):
             setattr(self, name, getattr(self, name)[which])

@@ -3,6 +3,7 @@
 Dimensions here: n sentences in the search, K beams, C candidates a row, T target tokens so far.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,13 +16,14 @@ class Found(NamedTuple):
     """A finished hypothesis.
 
     ids: target token ids, the end token included where ``ended``. log_probability: their sum.
-    score: log_probability / len(ids) ** length_penalty.
+    score: log_probability / len(ids) ** length_penalty. repeats: it ends in a loop (repetition.py).
     """
 
     ids: tuple[int, ...]
     log_probability: float
     score: float
     ended: bool
+    repeats: bool = False
 
 
 class Advance(NamedTuple):
@@ -51,8 +53,10 @@ class Search(Protocol):
     def __len__(self) -> int:
         """Sentences in the search."""
 
-    def admit(self, options: list[DecodeOptions], max_lengths: list[int]) -> None:
-        """Adds sentences behind those already here."""
+    def admit(
+        self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Adds sentences behind those already here; one with an empty source, or none, may repeat itself."""
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         """One step of every sentence. ids, log_probabilities: (n, K, C), best first, C >= num_candidates."""

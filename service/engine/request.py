@@ -72,6 +72,7 @@ class Sentence:
         max_length: target tokens at most, already resolved (never 0).
         deadline: monotonic seconds after which nobody waits for the answer; None: no deadline.
         first: target tokens that the translation must begin with.
+        stop_repetition: a translation that begins to repeat itself ends there (service/decoding/repetition.py).
         on_done: called exactly once, on the engine's thread; it must not block and must not raise.
         cancelled: set from any thread (a plain bool: one writer, one reader that polls once a step).
     """
@@ -85,6 +86,7 @@ class Sentence:
     cancelled: bool = False
     submitted_at: float = 0.0
     first: tuple[int, ...] = ()
+    stop_repetition: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class TextResult:
         num_sentences: units that were translated. split: at least one sentence was longer than the model's limit and
             was cut at the best place inside it; each part was translated on its own.
         timings: of the slowest sentence.
+        length_limited, repetition_found: at least one sentence ended with LENGTH_LIMIT, with REPETITION.
     """
 
     alternatives: tuple[Alternative, ...]
@@ -118,6 +121,8 @@ class TextResult:
     num_sentences: int
     split: bool
     timings: Timings
+    length_limited: bool = False
+    repetition_found: bool = False
 
     @property
     def text(self) -> str:

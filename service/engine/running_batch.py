@@ -73,7 +73,9 @@ class RunningBatch:
             raise RuntimeError("more sentences were admitted than there are rows. This is a bug.")
         self.row_used[rows] = True
         self.slot_used[slots] = True
-        group.search.admit([m.sentence.options for m in members], [m.sentence.max_length for m in members])
+        asked = [member.sentence for member in members]
+        sources = [s.source if s.stop_repetition else () for s in asked]
+        group.search.admit([s.options for s in asked], [s.max_length for s in asked], sources)
         group.members += members
         group.rows = np.concatenate([group.rows, rows])
         group.slots = np.append(group.slots, slots)

@@ -34,6 +34,9 @@ class EngineSettings:
     default_max_length: int = 0
     """Target tokens of a sentence whose options leave max_length at 0. 0: the model's own limit."""
 
+    stop_repetition: bool = True
+    """Whether a translation that begins to repeat itself ends there, flagged."""
+
     def __post_init__(self) -> None:
         _require_one_of("device", self.device, DEVICES)
         _require_one_of("precision", self.precision, PRECISIONS)

@@ -107,10 +107,11 @@ class PendingText:
                 raise RuntimeError("a text was completed without all its sentences. This is a bug.")
             results.append(answer)
         best = [result.hypotheses[0] for result in results]
+        reasons = {hypothesis.finish_reason for hypothesis in best}
         count = max((len(result.hypotheses) for result in results), default=1)
         return TextResult(
             alternatives=tuple(self.alternative(results, rank) for rank in range(count)),
-            finish_reason=max((h.finish_reason for h in best), key=SEVERITY.index, default=FinishReason.END_TOKEN),
+            finish_reason=max(reasons, key=SEVERITY.index, default=FinishReason.END_TOKEN),
             num_source_tokens=self.num_source_tokens,
             num_target_tokens=sum(len(hypothesis.ids) for hypothesis in best),
             num_sentences=len(results),
@@ -120,6 +121,8 @@ class PendingText:
                 encode_s=max((r.timings.encode_s for r in results), default=0.0),
                 decode_s=max((r.timings.decode_s for r in results), default=0.0),
             ),
+            length_limited=FinishReason.LENGTH_LIMIT in reasons,
+            repetition_found=FinishReason.REPETITION in reasons,
         )
 
     def alternative(self, results: Sequence[SentenceResult], rank: int) -> Alternative:
@@ -267,6 +270,7 @@ class Translator:
                 priority=priority,
                 deadline=deadline,
                 first=languages.target.first,
+                stop_repetition=self.settings.stop_repetition,
             )
             for place, ids in enumerate(encoded)
         ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.decoding.beam import BeamSearch
 from service.decoding.greedy import GreedySearch
 from service.decoding.rules import DecodingRules
-from service.decoding.search import Advance, Search
+from service.decoding.search import Advance, Found, Search
 from service.engine.observer import EngineObserver
 from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceAnswer, SentenceResult, Timings
 from service.engine.request_queue import RequestQueue
@@ -227,13 +227,10 @@ class Worker:
                 self.finish(member, hypotheses, now)
 
     def hypotheses(self, search: Search, index: int, member: Active) -> tuple[Hypothesis, ...]:
-        reason = {True: FinishReason.END_TOKEN, False: FinishReason.LENGTH_LIMIT}
         found = search.found(index)[: member.sentence.options.num_alternatives]
         # Of an end token that was forced nobody knows whether the model would have chosen it.
         limit = member.sentence.max_length if self.rules and self.rules.force_end else 0
-        return tuple(
-            Hypothesis(f.ids, f.log_probability, f.score, reason[f.ended and len(f.ids) != limit]) for f in found
-        )
+        return tuple(Hypothesis(f.ids, f.log_probability, f.score, reason_of(f, limit)) for f in found)
 
     def finish(self, member: Active, hypotheses: tuple[Hypothesis, ...], now: float) -> None:
         sentence = member.sentence
@@ -258,3 +255,9 @@ class Worker:
         now = time.monotonic()
         self.queue.answered(1, now - self.answered_at)
         self.answered_at = now
+
+
+def reason_of(found: Found, forced_end: int) -> FinishReason:
+    if found.ended and len(found.ids) != forced_end:
+        return FinishReason.END_TOKEN
+    return FinishReason.REPETITION if found.repeats else FinishReason.LENGTH_LIMIT

@@ -77,9 +77,8 @@ def _translation(result: TextResult, include_token_ids: bool) -> pb.Translation:
         num_target_tokens=result.num_target_tokens,
         num_sentences=result.num_sentences,
         split=result.split,
-        # The result keeps only the most notable reason; a repetition may hide a length limit.
-        length_limited=result.finish_reason is FinishReason.LENGTH_LIMIT,
-        repetition_found=result.finish_reason is FinishReason.REPETITION,
+        length_limited=result.length_limited,
+        repetition_found=result.repetition_found,
         alternatives=alternatives if len(alternatives) > 1 else (),
         token_ids=result.alternatives[0].token_ids if include_token_ids else (),
         timings=pb.StageTimings(

@@ -96,7 +96,7 @@ def test_ctranslate2_gets_the_same_model(
         source = [*tokenizer.encode([text])[0], tokenizer.end]
         pieces.append(processor.id_to_piece(tokenizer.end))
         [result] = peer.translate_batch(
-            [pieces], beam_size=1, max_decoding_length=20, min_decoding_length=0, return_end_token=True
+            [pieces], beam_size=1, max_decoding_length=15, min_decoding_length=0, return_end_token=True
         )
-        right = greedy_search(model, source, tokenizer.start, tokenizer.end, 20).ids
+        right = greedy_search(model, source, tokenizer.start, tokenizer.end, 15).ids
         assert [processor.piece_to_id(piece) for piece in result.hypotheses[0]] == right
