@@ -55,6 +55,9 @@ class ServiceConfig:
     max_rows: int = _setting(128, "rows (beams counted) of one worker's running batch, max_beams to 65536")
     max_queue_sentences: int = _setting(4096, "sentences that may wait; past it RESOURCE_EXHAUSTED")
     max_queue_tokens: int = _setting(262_144, "source tokens that may wait; past it RESOURCE_EXHAUSTED")
+    max_delay_s: float = _setting(
+        5.0, "expected seconds to an answer; past it interactive calls get RESOURCE_EXHAUSTED; 0: never"
+    )
     num_beams: int = _setting(4, "beam width where a request names none, 1 to max_beams; 1: greedy")
     length_penalty: float = _setting(1.0, "length penalty where a request names none, 0 to 5")
     max_length: int = _setting(0, "target tokens per sentence where a request names none; 0: the model's limit")
@@ -125,6 +128,7 @@ class ServiceConfig:
             max_queue_sentences=self.max_queue_sentences,
             max_queue_tokens=self.max_queue_tokens,
             stop_repetition=self.stop_repetition,
+            max_delay_s=self.max_delay_s,
         )
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from service.decoding.rules import DecodingRules
 from service.engine.observer import EngineObserver
-from service.engine.request import Sentence
+from service.engine.request import Priority, Sentence
 from service.engine.request_queue import RequestQueue
 from service.engine.settings import EngineSettings
 from service.engine.worker import Worker
@@ -58,7 +58,9 @@ class Engine:
         observer: EngineObserver,
     ) -> None:
         count = num_workers(settings)
-        self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, count, observer)
+        self.queue = RequestQueue(
+            settings.max_queue_sentences, settings.max_queue_tokens, count, observer, settings.max_delay_s
+        )
         self.failure: BaseException | None = None
         self.failed = threading.Event()
         limits = (settings.max_rows, settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
@@ -97,6 +99,12 @@ class Engine:
             for sentence in self.queue.close():
                 worker.answer(sentence, EngineFailure(), "error")
             self.failed.set()
+
+    def check(self, priority: Priority, deadline: float | None) -> None:
+        """Raises Overloaded, Draining or EngineFailure where a sentence would not be taken now."""
+        if self.failure is not None:
+            raise EngineFailure()
+        self.queue.check(priority, deadline)
 
     def submit(self, sentences: Sequence[Sentence]) -> None:
         """Queues all sentences or none. Raises Overloaded, Draining, EngineFailure."""

@@ -40,7 +40,7 @@ class EngineObserver(Protocol):
         """One sentence was answered; reason is a FinishReason's value, or ``cancelled``, ``deadline``, ``error``."""
 
     def rejected(self, reason: str) -> None:
-        """A request was not taken: ``queue_full``, ``draining``."""
+        """A request was not taken: ``queue_full``, ``delay`` (an answer would take too long), ``draining``."""
 
     def cancelled(self, stage: str) -> None:
         """One sentence's caller went away while it was ``queued``, ``encoding`` or ``decoding``."""

@@ -3,12 +3,14 @@
 Knows: how much may wait, who takes how much, locks. Does not know: what is done with a sentence.
 """
 
+import math
 import threading
 import time
 from collections.abc import Sequence
 
+from service.engine.load_estimate import LoadEstimate
 from service.engine.observer import EngineObserver
-from service.engine.request import Sentence
+from service.engine.request import Priority, Sentence
 from service.engine.scheduler import Plan, Waiting, plan_admission, sweep
 from service.errors import Draining, Overloaded
 
@@ -22,9 +24,14 @@ class RequestQueue:
     Args:
         max_sentences, max_tokens: what may wait; more is refused at once.
         num_workers: who takes from here; each takes no more than its share of what waits and runs.
+        max_delay_s: interactive sentences that would be answered later than that are refused; 0: never. Sentences
+            with a deadline that would pass before are refused in any case.
     """
 
-    def __init__(self, max_sentences: int, max_tokens: int, num_workers: int, observer: EngineObserver) -> None:
+    def __init__(
+        self, max_sentences: int, max_tokens: int, num_workers: int, observer: EngineObserver, max_delay_s: float = 0.0
+    ) -> None:
+        self.max_delay_s, self.load = max_delay_s, LoadEstimate()
         self.max_sentences, self.max_tokens, self.observer = max_sentences, max_tokens, observer
         self.waiting = Waiting()
         self.num_tokens = self.num_rows = 0
@@ -33,7 +40,6 @@ class RequestQueue:
         self.changed = threading.Condition()
         self.draining = self.closed = False
         self.swept_at = time.monotonic()
-        self.finished_rate = 10.0  # sentences per second, a moving estimate for RetryInfo
 
     def submit(self, sentences: Sequence[Sentence]) -> None:
         """Appends all or none.
@@ -41,25 +47,46 @@ class RequestQueue:
         Raises:
             Draining, Overloaded.
         """
+        if not sentences:
+            return
         now = time.monotonic()
         tokens = sum(len(sentence.source) for sentence in sentences)
         with self.changed:
-            if self.draining or self.closed:
-                self.observer.rejected("draining")
-                raise Draining("the server is shutting down")
-            if len(self.waiting) + len(sentences) > self.max_sentences or self.num_tokens + tokens > self.max_tokens:
-                self.observer.rejected("queue_full")
-                raise Overloaded(
-                    f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "
-                    f"{self.max_sentences} and {self.max_tokens} may",
-                    retry_after_s=min(max(len(self.waiting) / self.finished_rate, MIN_RETRY_S), MAX_RETRY_S),
-                )
+            self.check(sentences[0].priority, sentences[0].deadline, len(sentences), tokens)
             for sentence in sentences:
                 sentence.submitted_at = now
                 self.waiting.by_priority[sentence.priority].append(sentence)
             self.count(sentences, 1)
+            self.load.submitted(sentences, now)
             self.open_sentences += len(sentences)
             self.changed.notify_all()
+
+    def check(self, priority: Priority, deadline: float | None, num_sentences: int = 1, num_tokens: int = 1) -> None:
+        """Whether so much would be taken now; callers ask before they split a text, which costs more than to refuse it.
+
+        Raises:
+            Draining, Overloaded.
+        """
+        if self.draining or self.closed:
+            self.observer.rejected("draining")
+            raise Draining("the server is shutting down")
+        delay_s = self.load.delay_s(priority)
+        if len(self.waiting) + num_sentences > self.max_sentences or self.num_tokens + num_tokens > self.max_tokens:
+            self.observer.rejected("queue_full")
+            raise Overloaded(
+                f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "
+                f"{self.max_sentences} and {self.max_tokens} may",
+                retry_after_s=min(max(delay_s, MIN_RETRY_S), MAX_RETRY_S),
+            )
+        limit_s = self.max_delay_s if self.max_delay_s and priority is Priority.INTERACTIVE else math.inf
+        if deadline is not None:
+            limit_s = min(limit_s, deadline - time.monotonic())
+        if 0 < limit_s < delay_s:
+            self.observer.rejected("delay")
+            raise Overloaded(
+                f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",
+                retry_after_s=min(max(delay_s - limit_s, MIN_RETRY_S), MAX_RETRY_S),
+            )
 
     def count(self, sentences: Sequence[Sentence], sign: int) -> None:
         self.num_tokens += sign * sum(len(sentence.source) for sentence in sentences)
@@ -90,6 +117,7 @@ class RequestQueue:
                 self.observer.queued(len(self.waiting), self.num_tokens, self.oldest_age_s())
             if plan.admit or plan.drop:
                 self.active_rows[worker] += sum(s.options.num_beams for s in plan.admit)
+                self.load.taken([*plan.admit, *plan.drop])
                 self.count([*plan.admit, *plan.drop], -1)
         return plan
 
@@ -103,13 +131,11 @@ class RequestQueue:
             if not len(self.waiting) and not self.closed:
                 self.changed.wait(timeout_s)
 
-    def answered(self, num_sentences: int, elapsed_s: float) -> None:
-        """``num_sentences`` taken from here were answered, ``elapsed_s`` after the last such call."""
+    def answered(self, sentence: Sentence, was_done: bool) -> None:
+        """A sentence taken from here was answered; ``was_done``: with a translation, not with an error."""
         with self.changed:
-            self.open_sentences -= num_sentences
-            if elapsed_s > 0:
-                self.finished_rate += 0.05 * (num_sentences / elapsed_s - self.finished_rate)
-                self.finished_rate = max(self.finished_rate, 0.1)
+            self.open_sentences -= 1
+            self.load.answered(sentence, was_done, time.monotonic())
             if self.open_sentences == 0:
                 self.changed.notify_all()
 
@@ -129,6 +155,7 @@ class RequestQueue:
             left = [sentence for line in self.waiting.by_priority.values() for sentence in line]
             for line in self.waiting.by_priority.values():
                 line.clear()
+            self.load.taken(left)
             self.count(left, -1)
             self.changed.notify_all()
             return left

@@ -31,6 +31,9 @@ class EngineSettings:
     """Sentences that may wait for a row; more are refused with Overloaded. At least 1."""
     max_queue_tokens: int = 262_144
     """Source tokens that may wait for a row; more are refused with Overloaded. At least 1."""
+    max_delay_s: float = 0.0
+    """Seconds until an answer, as the present load lets expect; interactive sentences that would take longer are
+    refused with Overloaded. 0 to 86400; 0: never."""
     default_max_length: int = 0
     """Target tokens of a sentence whose options leave max_length at 0. 0: the model's own limit."""
 
@@ -45,6 +48,7 @@ class EngineSettings:
         _require_range("max_rows", self.max_rows, 1, 65_536)
         _require_range("max_queue_sentences", self.max_queue_sentences, 1, 2**31 - 1)
         _require_range("max_queue_tokens", self.max_queue_tokens, 1, 2**31 - 1)
+        _require_range("max_delay_s", self.max_delay_s, 0, 86_400)
         _require_range("default_max_length", self.default_max_length, 0, 65_536)
 
 
@@ -53,6 +57,6 @@ def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
 
 
-def _require_range(name: str, value: int, least: int, most: int) -> None:
+def _require_range(name: str, value: float, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} ({value}) must be in [{least}, {most}]")

@@ -231,6 +231,7 @@ class Translator:
         if options.max_length > self.info.max_target_tokens:
             limit = self.info.max_target_tokens
             raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+        self.engine.check(priority, deadline)
         chosen = choose_languages(self.manifest, *languages)
         splitter = self.splitter(chosen)
         pending = [

@@ -54,7 +54,6 @@ class Worker:
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
         self.entering: list[Sentence] = []  # taken from the queue; only while they are encoded and given rows
-        self.answered_at = time.monotonic()
         self.turn_at: float | None = None  # when the present turn began; None: it waits for work. Read by the watchdog
 
     def run(self) -> None:
@@ -252,9 +251,7 @@ class Worker:
             sentence.on_done(answer)
         except Exception:
             log.exception("the receiver of an answer failed")
-        now = time.monotonic()
-        self.queue.answered(1, now - self.answered_at)
-        self.answered_at = now
+        self.queue.answered(sentence, isinstance(answer, SentenceResult))
 
 
 def reason_of(found: Found, forced_end: int) -> FinishReason:

@@ -15,7 +15,7 @@ import grpc
 from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer
 from service.engine.translator import Ticket, Translator
-from service.errors import Draining, InvalidRequest, RequestError
+from service.errors import Draining, InvalidRequest, Overloaded, RequestError
 from service.pb import translation_pb2 as pb
 from service.transport.answers import AnswerBuffer
 from service.transport.limits import Limits
@@ -26,6 +26,8 @@ from service.transport.submission import Submitter, deadline_of
 from service.transport.validation import Settings, read_config, read_text
 
 Context = grpc.aio.ServicerContext[Any, Any]
+# The room there is may come sooner than the estimate says.
+MAX_PAUSE_S = 0.5
 Requests = AsyncIterator[pb.TranslateStreamRequest]
 
 
@@ -105,14 +107,7 @@ class TextStream:
         number, self._num_read = self._num_read, self._num_read + 1
         self._open[number] = item.id
         try:
-            text = read_text(item, self._limits)
-            ticket = await submitter.submit(
-                self._translator,
-                [text],
-                self._settings,
-                lambda _, answer: self._buffer.put(number, answer),
-                self._deadline,
-            )
+            ticket = await self._take(submitter, number, read_text(item, self._limits))
         except RequestError as error:
             self._buffer.put(number, error)
         except BaseException:
@@ -122,6 +117,20 @@ class TextStream:
         else:
             if number in self._open:
                 self._tickets[number] = ticket
+
+    async def _take(self, submitter: Submitter, number: int, text: str) -> Ticket:
+        """Waits until the engine has room for the text: an overloaded server reads its streams more slowly."""
+        while True:
+            try:
+                return await submitter.submit(
+                    self._translator,
+                    [text],
+                    self._settings,
+                    lambda _, answer: self._buffer.put(number, answer),
+                    self._deadline,
+                )
+            except Overloaded as error:
+                await asyncio.sleep(min(error.retry_after_s, MAX_PAUSE_S))
 
     async def _write(self, number: int, answer: TextAnswer) -> None:
         name = self._open.get(number)

@@ -8,10 +8,12 @@ A word a line on standard input says what happens next; each is echoed on standa
     open         lets all through from now on
     fail N       the N-th decoder step from now raises
     poison R     row R of the next decoder step gives NaN
+    slow MS      each decoder step takes so many milliseconds longer, and no CPU
 """
 
 import sys
 import threading
+import time
 
 import numpy as np
 
@@ -65,6 +67,7 @@ class Faults:
         self.steps, self.encoder = Gate(), Gate()
         self.fail_in: int | None = None
         self.poisoned: int | None = None
+        self.slower_s = 0.0
 
     def obey(self, line: str) -> None:
         """Does what a line of standard input says."""
@@ -80,6 +83,8 @@ class Faults:
             self.fail_in = int(rest)
         elif word == "poison":
             self.poisoned = int(rest)
+        elif word == "slow":
+            self.slower_s = float(rest) / 1000
         else:
             raise ValueError(f"unknown word {word!r}")
 
@@ -93,6 +98,7 @@ class Faults:
                 self.fail_in -= 1
                 if self.fail_in <= 0:
                     raise RuntimeError(SECRET)
+            time.sleep(self.slower_s)
             candidates = run_step(binding, *arguments)  # type: ignore[arg-type]
             row, self.poisoned = self.poisoned, None
             if row is not None:

@@ -125,7 +125,7 @@ def test_draining_refuses_and_waits_for_what_was_taken() -> None:
     with pytest.raises(Draining):
         line.submit([sentence()])
     taken = line.take(0, 0, 8).admit
-    answerer = threading.Thread(target=lambda: line.answered(len(taken), 0.1))
+    answerer = threading.Thread(target=lambda: [line.answered(one, True) for one in taken])
     answerer.start()
     assert line.drain(timeout_s=30)
     answerer.join()

@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from service.errors import EngineFailure
+from service.errors import EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
 from service.transport.limits import Limits
 from tests.unit.transport.running_server import Running, with_server
@@ -71,6 +71,18 @@ def test_no_more_texts_are_read_than_there_are_slots():
         assert len(await results(call)) == 50
 
     with_server(check, Limits(max_stream_texts=4))
+
+
+def test_an_overloaded_server_reads_more_slowly_instead_of_refusing_a_text():
+    async def check(server: Running) -> None:
+        server.translator.refusal = Overloaded("the queue is full", retry_after_s=0.01)
+        call = server.stub.TranslateStream(iter([CONFIG, item("1", "a"), item("2", "b")]))
+        await asyncio.sleep(0.05)  # would be enough to refuse both
+        server.translator.refusal = None
+        found = await results(call)
+        assert {name: result.translation.text for name, result in found.items()} == {"1": "A", "2": "B"}
+
+    with_server(check)
 
 
 def test_a_caller_who_leaves_frees_all_open_texts():

@@ -1,0 +1,88 @@
+"""How long an answer would take, by scripted clocks."""
+
+import time
+
+import pytest
+
+from service.decoding.options import DecodeOptions
+from service.engine.load_estimate import MIN_SEEN_S, LoadEstimate, work_of
+from service.engine.observer import SilentObserver
+from service.engine.request import Priority, Sentence
+from service.engine.request_queue import RequestQueue
+from service.errors import Overloaded
+
+
+def sentence(tokens: int = 10, beams: int = 1, priority: Priority = Priority.INTERACTIVE) -> Sentence:
+    return Sentence(tuple(range(tokens)), DecodeOptions(num_beams=beams), 5, lambda _: None, priority)
+
+
+def busy(estimate: LoadEstimate, work_per_s: int, until: float) -> None:
+    """Sentences of work 10, one after the other, from time 0 on."""
+    now = 0.0
+    while now < until:
+        one = sentence()
+        estimate.submitted([one], now)
+        estimate.taken([one])
+        now += work_of(one) / work_per_s
+        estimate.answered(one, was_done=True, now=now)
+
+
+def test_nothing_is_expected_before_enough_was_seen():
+    estimate = LoadEstimate()
+    busy(estimate, 100, until=MIN_SEEN_S / 2)
+    estimate.submitted([sentence(100)] * 100, 10.0)
+    assert estimate.delay_s(Priority.INTERACTIVE) == 0.0
+
+
+def test_the_delay_is_the_open_work_over_the_rate():
+    estimate = LoadEstimate()
+    busy(estimate, 100, until=20.0)
+    assert estimate.open_work == 0
+    assert estimate.delay_s(Priority.INTERACTIVE) == 0.0
+    waiting = [sentence(20), sentence(20, beams=4)]
+    estimate.submitted(waiting, 1000.0)
+    estimate.taken(waiting[:1])
+    assert estimate.delay_s(Priority.INTERACTIVE) == pytest.approx(1.0, rel=0.01)
+
+
+def test_rest_does_not_count_and_a_slower_engine_is_noticed():
+    estimate = LoadEstimate()
+    busy(estimate, 100, until=20.0)
+    late = sentence(10)
+    estimate.submitted([late], 5000.0)
+    estimate.taken([late])
+    estimate.answered(late, was_done=True, now=5010.0)
+    estimate.submitted([sentence(10)], 5010.0)
+    assert estimate.delay_s(Priority.INTERACTIVE) > 1.0
+
+
+def test_interactive_work_does_not_wait_for_batch_work_in_the_queue():
+    estimate = LoadEstimate()
+    busy(estimate, 100, until=20.0)
+    estimate.submitted([sentence(100, priority=Priority.BATCH)], 30.0)
+    assert estimate.delay_s(Priority.INTERACTIVE) == 0.0
+    assert estimate.delay_s(Priority.BATCH) == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_was_cancelled_is_no_work_done():
+    estimate = LoadEstimate()
+    given_up = sentence()
+    estimate.submitted([given_up], 0.0)
+    estimate.taken([given_up])
+    estimate.answered(given_up, was_done=False, now=10.0)
+    estimate.submitted([sentence()], 10.0)
+    assert estimate.delay_s(Priority.INTERACTIVE) == 0.0
+
+
+def test_the_queue_refuses_what_would_be_answered_too_late():
+    line = RequestQueue(100, 10_000, 1, SilentObserver(), max_delay_s=5.0)
+    busy(line.load, 100, until=20.0)
+    line.submit([sentence(1000)])  # 10 s of work, but nothing before it
+    with pytest.raises(Overloaded, match=r"an answer would take 10\.\d s; at most 5\.0 s") as refused:
+        line.submit([sentence()])
+    assert refused.value.retry_after_s == pytest.approx(5.0, rel=0.1)
+    line.submit([sentence(priority=Priority.BATCH)])
+    late = sentence(priority=Priority.BATCH)
+    late.deadline = time.monotonic() + 2.0
+    with pytest.raises(Overloaded, match=r"at most [12]\.\d s"):
+        line.submit([late])
