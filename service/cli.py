@@ -73,6 +73,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     Raises:
         ModuleNotFoundError: that one needs packages that are not there.
     """
+    from service.commands.batch import add_batch_command
     from service.commands.evaluate import add_evaluate_command
     from service.commands.health import add_health_command
     from service.commands.serve import add_serve_command
@@ -89,6 +90,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     add_serve_command(subparsers)
     add_translate_command(subparsers)
+    add_batch_command(subparsers)
     add_evaluate_command(subparsers)
     add_health_command(subparsers)
     _add_later_commands(subparsers, command)

@@ -19,7 +19,7 @@ from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import Alternative, FinishReason, TextResult, Timings
+from service.engine.request import Alternative, FinishReason, Priority, TextResult, Timings
 from service.errors import DragomanError
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
@@ -42,6 +42,7 @@ SERVICE_CONFIG: Final = {
 }
 # Texts of a stream that were sent and whose results were not handed out yet; bounds what waits to be put in order.
 MAX_OPEN_TEXTS = 512
+_PRIORITIES = {Priority.INTERACTIVE: pb.PRIORITY_INTERACTIVE, Priority.BATCH: pb.PRIORITY_BATCH}
 _FINISH_REASONS = {
     pb.FINISH_REASON_END_TOKEN: FinishReason.END_TOKEN,
     pb.FINISH_REASON_LENGTH_LIMIT: FinishReason.LENGTH_LIMIT,
@@ -54,11 +55,13 @@ class ServiceError(DragomanError):
 
     Attributes:
         code: name of the gRPC status, such as ``UNAVAILABLE``.
+        retry_after_s: when the service wants to be asked again; None where it did not say.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class Client:
@@ -147,6 +150,38 @@ class Client:
         )
         return _OrderedStream(self._stub, config, texts).results()
 
+    def stream(
+        self,
+        texts: Iterable[tuple[str, str]],
+        *,
+        source: str,
+        target: str,
+        options: DecodeOptions | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Iterator[tuple[str, TextResult | ServiceError]]:
+        """Results of (id, text) pairs, each with its id and as soon as it is there; gRPC's thread reads ``texts``.
+
+        Raises:
+            ServiceError: the stream broke; texts without a result may be sent again.
+        """
+        config = pb.StreamConfig(
+            source_language=source, target_language=target, options=_options(options), priority=_PRIORITIES[priority]
+        )
+
+        def requests() -> Iterator[pb.TranslateStreamRequest]:
+            yield pb.TranslateStreamRequest(config=config)
+            for name, text in texts:
+                yield pb.TranslateStreamRequest(text=pb.StreamText(id=name, text=text))
+
+        call = self._stub.TranslateStream(requests())
+        try:
+            for response in call:
+                yield response.id, _outcome(response.result)
+        except grpc.RpcError as error:
+            raise _service_error(error) from None
+        finally:
+            call.cancel()
+
 
 class _OrderedStream:
     """One stream: gRPC's thread takes texts while the caller's takes results."""
@@ -225,4 +260,6 @@ def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
 def _service_error(error: grpc.RpcError) -> ServiceError:
     code: Any = getattr(error, "code", lambda: grpc.StatusCode.UNKNOWN)()
     details: Any = getattr(error, "details", lambda: "")()
-    return ServiceError(code.name, details or "")
+    trailing: Any = getattr(error, "trailing_metadata", lambda: None)()
+    pushback = {item.key: item.value for item in trailing or ()}.get("grpc-retry-pushback-ms")
+    return ServiceError(code.name, details or "", float(pushback) / 1000 if pushback else None)

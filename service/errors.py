@@ -4,6 +4,7 @@
     |-- ConfigurationError        the server or a command was set up wrongly            exit 78
     |-- BundleError               a model bundle is missing, damaged or unsuitable      exit 78
     |-- InputError                a file or standard input given to a command is unfit   exit 1
+    |-- OutputError               what a command makes cannot be written                exit 1
     |-- RequestError              a request was answered with something else than a translation
         |-- InvalidRequest        a field is out of its documented range                INVALID_ARGUMENT
         |-- ModelNotFound         no model of that name                                 NOT_FOUND
@@ -35,6 +36,10 @@ class BundleError(DragomanError):
 
 class InputError(DragomanError):
     """A file or standard input given to a command cannot be used; the message says where."""
+
+
+class OutputError(DragomanError):
+    """What a command makes cannot be written where it should go; the message says where and why."""
 
 
 class RequestError(DragomanError):

@@ -124,7 +124,7 @@ class RemoteLines:
     def __init__(self, address: str, source: str | None, target: str) -> None:
         self._client = Client(address)
         try:
-            self._source = source or self._only_source(target)
+            self._source = source or only_source(self._client, target)
         except BaseException:
             self._client.close()
             raise
@@ -142,11 +142,17 @@ class RemoteLines:
         """As LineTranslator. Raises ServiceError where the stream breaks."""
         return self._client.translate_stream(texts, source=self._source, target=self._target, options=options)
 
-    def _only_source(self, target: str) -> str:
-        models = self._client.list_models().models
-        fitting = [model for model in models if any(covers(code, target) for code in model.target_languages)]
-        sources = sorted({code for model in fitting for code in model.source_languages})
-        if len(sources) != 1:
-            have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
-            raise ConfigurationError(f"say with --from which language it is; the service has {have}")
-        return sources[0]
+
+def only_source(client: Client, target: str) -> str:
+    """The one language that the service translates to ``target`` from.
+
+    Raises:
+        ConfigurationError: there is not exactly one. ServiceError: no answer.
+    """
+    models = client.list_models().models
+    fitting = [model for model in models if any(covers(code, target) for code in model.target_languages)]
+    sources = sorted({code for model in fitting for code in model.source_languages})
+    if len(sources) != 1:
+        have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
+        raise ConfigurationError(f"say with --from which language it is; the service has {have}")
+    return sources[0]

@@ -22,6 +22,10 @@ MAY_IMPORT = {
         *("service.engine", "service.decoding.options", "service.pb", "service.errors"),
         *("service.config", "service.metrics", "service.logs"),
     ),
+    "service/jobs": (
+        *("service.engine", "service.decoding.options", "service.client", "service.errors"),
+        *("service.runtime.bundle", "service.transport.languages"),
+    ),
     "service": ("service",),
     "model": ("service.runtime.tokenizer", "service.runtime.bundle", "service.decoding.options", "service.errors"),
     "export": (
@@ -33,6 +37,8 @@ ONLY_IN = {
     "torch": ("model", "export"),
     "onnxruntime": ("service/runtime", "export"),
     "grpc": ("service/transport", "service/app.py", "service/client.py", "service/cli.py", "service/demo.py"),
+    "pyarrow": ("service/jobs",),
+    "ray": ("service/jobs",),
     "sentencex": ("service/text",),
     "sentencepiece": ("service/runtime", "model", "export"),
 }

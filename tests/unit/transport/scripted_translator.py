@@ -51,7 +51,7 @@ class ScriptedTranslator:
         self._closed = False
         self._pool = ThreadPoolExecutor(64)
         # As far as the life cycle looks into the real one.
-        self.engine = SimpleNamespace(failed=threading.Event(), turns=list)
+        self.engine = SimpleNamespace(failed=threading.Event(), failure=None, turns=list)
 
     def submit(
         self,

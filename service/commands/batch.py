@@ -1,0 +1,241 @@
+"""`dragoman batch`. Knows: its flags and exit codes. Does not know: how a row is read, translated or written."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from service.client import Client, ServiceError
+from service.commands.exit_codes import DONE, FAILED
+from service.commands.lines import only_source
+from service.commands.stop_signals import stopped_by_signals
+from service.commands.translate import add_decode_flags, add_model_flags, read_decode_options, wrong_usage
+from service.decoding.options import DecodeOptions
+from service.engine.settings import EngineSettings
+from service.errors import ConfigurationError, DragomanError, OutputError
+from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
+from service.jobs.input_files import InputFiles
+from service.jobs.job import Job, Summary, open_source, open_writer
+from service.jobs.job_folder import ERRORS_SUFFIX, JobFolder
+from service.jobs.outcome_cache import OutcomeCache
+from service.jobs.pipeline import Pipeline
+from service.jobs.remote_engine import RemoteEngine
+from service.jobs.source import SourceOptions
+from service.jobs.text_engine import EmbeddedEngine, TextEngine
+
+FAIL, SKIP, REPLACE = "fail", "skip", "replace"
+DESCRIPTION = """\
+Translates every row of INPUT into a row of OUTPUT, in the same order. Forms: text, JSONL, CSV, TSV and Parquet, by the
+names' endings, with .gz or .zst after them. Stopped by Ctrl-C, SIGTERM or kill -9, the same command goes on, and OUTPUT
+is the same, byte for byte. Rows that fail have no translation and stand with their reason in OUTPUT.errors.jsonl; the
+exit code is then 1."""
+
+
+def add_batch_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``batch``."""
+    parser = subparsers.add_parser("batch", help="every row of a file, resumed at any moment", description=DESCRIPTION)
+    parser.add_argument("input", metavar="INPUT", help="a file, a quoted pattern of files ('part-*.jsonl'), or - ")
+    parser.add_argument("output", metavar="OUTPUT", help="the file to make, or - for standard output (not resumed)")
+    parser.add_argument("--to", required=True, metavar="CODE", help="language to translate to, BCP-47, such as fr")
+    parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
+    _add_row_flags(parser)
+    _add_run_flags(parser)
+    add_decode_flags(parser)
+    add_model_flags(parser)
+    parser.set_defaults(run=batch, parser=parser)
+
+
+def _add_row_flags(parser: argparse.ArgumentParser) -> None:
+    defaults = SourceOptions()
+    parser.add_argument("--input-format", choices=FORMAT_NAMES, help="what INPUT is (default: by its name; text for -)")
+    parser.add_argument("--output-format", choices=FORMAT_NAMES, help="what OUTPUT is (default: by its name)")
+    parser.add_argument(
+        "--column", default=defaults.column, metavar="NAME",
+        help="column or field that holds the text; its number, from 1, with --no-header (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--no-header", action="store_true", help="CSV and TSV files begin with a row, not with names")
+    parser.add_argument(
+        "--prefix", default=defaults.prefix, metavar="P",
+        help="goes before the new names translation, score and flags (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-row-bytes", type=int, default=defaults.max_row_bytes, metavar="N",
+        help="a longer row fails and is not kept in memory (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard", type=_shard, default=(0, 1), metavar="I/N",
+        help="only part I, from 0, of N of about the same number of rows; all outputs in order are the whole",
+    )  # fmt: skip
+    parser.add_argument("--restart", action="store_true", help="forget what a stopped run has done")
+    parser.add_argument(
+        "--if-exists", choices=(FAIL, SKIP, REPLACE), default=FAIL,
+        help="what to do where OUTPUT is there already: skip exits as the run did that made it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--streams", type=int, default=4, metavar="N", help="streams to the service of --target (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--patience-s", type=float, default=300.0, metavar="S",
+        help="how long the service of --target may refuse before the job fails (default: %(default)s)",
+    )  # fmt: skip
+
+
+def batch(options: argparse.Namespace) -> int:
+    """Runs the command; 1 where a row failed, 128 + the signal where one stopped it.
+
+    Raises:
+        DragomanError: the job cannot begin or go on; what is done stays done.
+    """
+    plan = _plan(options)
+    output = None if options.output == STANDARD_STREAM else Path(options.output)
+    if output is not None and (code := _prepare(output, options)) is not None:
+        return code
+    with stopped_by_signals() as stop:
+        files = InputFiles.find(options.input)
+        if output is not None and files.holds(output):
+            raise OutputError(f"{output} is one of the files to read")
+        if files.is_standard_input and options.shard[1] > 1:
+            wrong_usage(options, "--shard needs files: standard input cannot be counted first")
+        source = open_source(files, plan.input, plan.rows)
+        job = Job(source, open_writer(source, plan.output), plan.output.compression, output, options.shard)
+        engine = _open_engine(options, plan.decoding)
+        pipeline = Pipeline(source, engine, OutcomeCache())
+        try:
+            job.open(_fingerprint(options, plan, files, engine))
+            if job.rows_done:
+                print(f"dragoman batch: going on after {job.rows_done:,} rows", file=sys.stderr)
+            _check_free(output, options, job)
+            stop.then(pipeline.stop)
+            summary = job.run(pipeline)
+            if not stop.signal:
+                engine.check_model()
+                summary = job.finish()
+        finally:
+            pipeline.close()
+            engine.close()
+            job.close()
+    return _told(summary, output, stop.signal)
+
+
+class _Plan(NamedTuple):
+    """What the flags say of the rows."""
+
+    rows: SourceOptions
+    input: FileKind
+    output: FileKind
+    decoding: DecodeOptions
+
+
+def _plan(options: argparse.Namespace) -> _Plan:
+    """Ends the program with 2 where the flags do not fit together."""
+    column = "1" if options.no_header and options.column == SourceOptions().column else options.column
+    decoding = read_decode_options(options)
+    try:
+        rows = SourceOptions(column, options.prefix, not options.no_header, options.max_row_bytes)
+        source = kind_of(options.input, options.input_format, "--input-format", Format.TEXT)
+        target = kind_of(options.output, options.output_format, "--output-format", source.format)
+        check_conversion(source.format, target.format)
+        if source.compression and options.input == STANDARD_STREAM:
+            raise ConfigurationError("standard input is read as it is")
+    except (ValueError, ConfigurationError) as error:
+        wrong_usage(options, str(error))
+    if decoding.num_alternatives > 1 and target.format is not Format.JSONL:
+        wrong_usage(options, "--alternatives needs JSONL output: other rows hold one translation")
+    if options.streams < 1 or not options.patience_s >= 0:
+        wrong_usage(options, f"--streams ({options.streams}) must be >= 1, --patience-s ({options.patience_s}) >= 0")
+    return _Plan(rows, source, target, decoding)
+
+
+def _prepare(output: Path, options: argparse.Namespace) -> int | None:
+    """Looks at what is at OUTPUT already; the exit code where nothing is left to do."""
+    folder = JobFolder(output)
+    if not output.parent.is_dir():
+        raise OutputError(f"there is no folder {output.parent} to write {output.name} in")
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder; name the file to make")
+    if options.restart:
+        folder.discard()
+    if output.exists() and not folder.is_there:
+        folder.discard()  # what a kill left in the midst of removing it
+        if options.if_exists == SKIP:
+            print(f"dragoman batch: {output} is there already", file=sys.stderr)
+            return FAILED if folder.errors.exists() else DONE
+        _refuse_existing(output, options)
+    return None
+
+
+def _check_free(output: Path | None, options: argparse.Namespace, job: Job) -> None:
+    """Raises OutputError where somebody else has made OUTPUT while this job was stopped."""
+    if output is not None and not job.is_done and output.exists():
+        _refuse_existing(output, options)
+
+
+def _refuse_existing(output: Path, options: argparse.Namespace) -> None:
+    if options.if_exists != REPLACE:
+        raise OutputError(f"{output} is there already; see --if-exists")
+
+
+def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, engine: TextEngine) -> dict[str, Any]:
+    """What must be the same when the job goes on."""
+    return {
+        "input": files.fingerprint(),
+        "model": engine.model,
+        "option": {
+            "--to": options.to,
+            "--shard": "{}/{}".format(*options.shard),
+            **{"input " + name: str(value) for name, value in dataclasses.asdict(plan.input).items()},
+            **{"output " + name: str(value) for name, value in dataclasses.asdict(plan.output).items()},
+            **dataclasses.asdict(plan.rows),
+            **dataclasses.asdict(plan.decoding),
+        },
+    }
+
+
+def _open_engine(options: argparse.Namespace, decoding: DecodeOptions) -> TextEngine:
+    """The engine that the flags choose."""
+    if options.target is None:
+        from service.app import bundle_paths
+
+        [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
+        settings = EngineSettings(device=options.device, precision=options.precision)
+        return EmbeddedEngine(bundle, settings, options.source, options.to, decoding)
+    if options.precision != "auto" or options.device != "cpu":
+        wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
+    client = Client(options.target)
+    try:
+        source = options.source or only_source(client, options.to)
+        return RemoteEngine(client, source, options.to, decoding, options.streams, options.patience_s)
+    except BaseException as error:
+        client.close()
+        if isinstance(error, ServiceError):
+            raise DragomanError(f"the service at {options.target} does not answer: {error}") from None
+        raise
+
+
+def _told(summary: Summary, output: Path | None, signal_number: int) -> int:
+    """Says how it ended; returns the exit code."""
+    rows = f"{summary.rows:,} rows"
+    if signal_number:
+        goes_on = (
+            "the same command goes on from here" if output is not None else "standard output cannot be gone on with"
+        )
+        print(f"dragoman batch: stopped after {rows}; {goes_on}", file=sys.stderr)
+        return 128 + signal_number
+    if summary.failed:
+        where = f"{output}{ERRORS_SUFFIX} says why" if output is not None else "the reasons are above"
+        print(f"dragoman batch: {rows}, of which {summary.failed:,} failed; {where}", file=sys.stderr)
+        return FAILED
+    print(f"dragoman batch: {rows}, {summary.rate}", file=sys.stderr)
+    return DONE
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """I/N as two numbers."""
+    shard, _, num_shards = text.partition("/")
+    if not (shard.isdecimal() and num_shards.isdecimal() and int(shard) < int(num_shards)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 0 <= I < N, such as 0/4")
+    return int(shard), int(num_shards)

@@ -1,0 +1,1 @@
+"""Batch translation: rows in, rows out, resumed at any moment."""

@@ -1,0 +1,75 @@
+"""The journal of a job: an append-only file of checkpoints, each a line that is whole or does not count.
+
+Knows: checksums, fsync. Does not know: what is done between two checkpoints.
+"""
+
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything up to here is on disk.
+
+    Attributes:
+        rows: rows done. output_bytes, errors_bytes: length of the two files. failed: rows without translation.
+        tokens: target tokens. position: bytes of the input read. state: checksum of standard input up to here.
+        is_done: the whole job is; only moving files into their places is left.
+    """
+
+    rows: int = 0
+    output_bytes: int = 0
+    errors_bytes: int = 0
+    failed: int = 0
+    tokens: int = 0
+    position: int = 0
+    state: str = ""
+    is_done: bool = False
+
+
+class Journal:
+    """An open journal.
+
+    Attributes:
+        last: the newest checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+b", buffering=0)
+        self.last = Checkpoint()
+        self._file.seek(0)
+        num_bytes = 0
+        for line in self._file.read().splitlines(keepends=True):
+            checkpoint = _parsed(line)
+            if checkpoint is None:  # torn by a kill; nothing after it was promised
+                break
+            self.last = checkpoint
+            num_bytes += len(line)
+        self._file.truncate(num_bytes)
+
+    def append(self, checkpoint: Checkpoint) -> None:
+        """On disk when this returns. Raises OSError."""
+        content = json.dumps(asdict(checkpoint)).encode()
+        write_all(self._file.fileno(), b"%08x %s\n" % (zlib.crc32(content), content))
+        os.fsync(self._file.fileno())
+        self.last = checkpoint
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _parsed(line: bytes) -> Checkpoint | None:
+    checksum, _, content = line.removesuffix(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(content):
+        return None
+    return Checkpoint(**json.loads(content))
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of ``data``; one write may take less: before a disk is full, for one. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,118 @@
+"""The rows of a job's input, whatever form it has: what every form has in common.
+
+Knows: files, counting, bounds. Does not know: how a record is taken apart (line_sources.py, parquet.py).
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from service.errors import InputError
+from service.jobs.input_files import InputFiles
+from service.jobs.rows import Row
+
+ADDED_NAMES: Final = ("id", "translation", "score", "flags")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How rows are found in the input.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    column: str = "text"
+    """Name of the column or field that holds the text; its number, from 1, where has_header is false."""
+    prefix: str = ""
+    """Goes before the names of the columns that the job adds, where the input has such names already."""
+    has_header: bool = True
+    """Whether the first record of a CSV or TSV file holds the names of its columns."""
+    max_row_bytes: int = 16 * 1024 * 1024
+    """A longer row is not translated; at least 1. Bounds memory."""
+
+    def __post_init__(self) -> None:
+        if self.max_row_bytes < 1:
+            raise ValueError(f"max_row_bytes ({self.max_row_bytes}) must be >= 1")
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the columns that the job adds: ADDED_NAMES with the prefix, but "id", which is the input's too."""
+        return tuple(name if name == "id" else self.prefix + name for name in ADDED_NAMES)
+
+
+class Source(ABC):
+    """The rows of all files, one after the other.
+
+    Attributes:
+        columns: names of the input's columns; None where rows name their own (JSONL). Known after open().
+        expected_state: what state() must be where rows() begins, for a job that goes on; empty: anything.
+    """
+
+    def __init__(self, files: InputFiles, options: SourceOptions) -> None:
+        self.files, self.options = files, options
+        self.columns: tuple[str, ...] | None = None
+        # Of what was handed out. Files have checksums of their own; what comes from a pipe has nothing else.
+        self.digest = hashlib.sha256() if files.is_standard_input else None
+        self.expected_state = ""
+
+    @abstractmethod
+    def records(self) -> Iterator[Any]:
+        """What rows are made of, without making them: cheap to count and to skip."""
+
+    @abstractmethod
+    def row(self, number: int, record: Any) -> Row:
+        """The row of a record; one that cannot be read has a reason instead of a text.
+
+        Raises:
+            InputError: it shows that no row of this input can be translated as the options say.
+        """
+
+    def open(self) -> None:  # noqa: B027
+        """Learns the columns. Raises InputError where the wanted one is missing, or an added one is there already."""
+
+    def count(self) -> int:
+        """Number of all rows, by reading them."""
+        return sum(1 for _ in self.records())
+
+    def rows(self, first: int, last: int | None = None) -> Iterator[Row]:
+        """Rows number ``first`` to ``last``, both included, counting from 1; all that follow where last is None."""
+        records = self.records()
+        for _ in islice(records, first - 1):
+            pass
+        if self.expected_state and self.state() != self.expected_state:
+            raise InputError("standard input is not what it was when this job was stopped; start over with --restart")
+        for number, record in enumerate(islice(records, None if last is None else last - first + 1), start=first):
+            yield self.row(number, record)
+
+    def state(self) -> str:
+        """Checksum of what was read of standard input; empty for files."""
+        return self.digest.hexdigest() if self.digest else ""
+
+    def check_columns(self, columns: tuple[str, ...], where: str) -> None:
+        """Raises InputError where the column of the texts is missing, or one that the job adds is there already."""
+        if self.columns is not None and columns != self.columns:
+            raise InputError(f"{where} has other columns ({', '.join(columns)}) than the file before it")
+        if self.options.column not in columns:
+            raise InputError(
+                f"{where} has no column {self.options.column!r}; it has {', '.join(columns) or 'none'}. "
+                "Choose with --column"
+            )
+        self.check_added(columns, where)
+
+    def check_added(self, names: Any, where: str) -> None:
+        """Raises InputError where the input has one of the names that the job adds."""
+        for name in self.options.added:
+            if name != "id" and name in names:
+                raise InputError(f"{where} has {name!r} already; put something before the new names with --prefix")
+
+
+def shard_rows(num_rows: int, shard: int, num_shards: int) -> tuple[int, int]:
+    """First and last row, from 1 and both included, of shard number ``shard`` (from 0) of ``num_shards``.
+
+    Shards are contiguous and differ by at most one row: their outputs, one after the other, are the whole job's.
+    """
+    return num_rows * shard // num_shards + 1, num_rows * (shard + 1) // num_shards

@@ -1,0 +1,116 @@
+"""Who translates the texts of a job: an engine in this process. (A running service: remote_engine.py.)
+
+Knows: waiting for room. Does not know: rows, files, order.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from service.decoding.options import DecodeOptions
+from service.engine.request import Priority, TextAnswer, TextResult
+from service.engine.settings import EngineSettings
+from service.errors import (
+    Cancelled,
+    ConfigurationError,
+    DragomanError,
+    Draining,
+    EngineFailure,
+    InvalidRequest,
+    Overloaded,
+    RequestError,
+)
+from service.runtime.bundle import MANIFEST, sha256_of
+from service.transport.languages import model_languages
+
+OnAnswer = Callable[[TextResult | DragomanError], None]
+MAX_WAIT_S: Final = 0.05
+
+
+class TextEngine(Protocol):
+    """Translates texts in any order.
+
+    Attributes:
+        model: which model it is: what must be the same when a job goes on.
+        failure: why no more answers will come, or None.
+    """
+
+    model: dict[str, Any]
+
+    @property
+    def failure(self) -> DragomanError | None: ...
+
+    def submit(self, text: str, on_answer: OnAnswer) -> None:
+        """Takes a text, waiting for room; ``on_answer`` is called once, on any thread, unless the engine fails."""
+
+    def check_model(self) -> None:
+        """Raises ConfigurationError where it is no longer the model it was."""
+
+    def close(self) -> None:
+        """Ends it; what was not answered is answered no more."""
+
+
+class EmbeddedEngine:
+    """An engine in this process.
+
+    Raises:
+        BundleError: the bundle cannot be used. ConfigurationError: it is of other languages than asked for.
+    """
+
+    def __init__(
+        self, bundle: Path, settings: EngineSettings, source: str | None, target: str, options: DecodeOptions
+    ) -> None:
+        from service.engine.translator import Translator  # loads ONNX Runtime
+
+        self._translator = Translator.load(bundle, settings)
+        self._options = options
+        self._closed = threading.Event()
+        info = self._translator.info
+        try:
+            self._languages = model_languages(info, source or "", target)
+        except InvalidRequest:
+            self._translator.close()
+            asked = f"{source or info.source_language} to {target}"
+            raise ConfigurationError(f"{bundle} translates {info.pairs}, not {asked}") from None
+        manifest = bundle / MANIFEST
+        self.model: dict[str, Any] = {
+            "name": info.name,
+            "version": info.version,
+            "precision": info.precision,
+            "languages": " to ".join(self._languages),
+            "sha256": sha256_of(manifest if manifest.exists() else bundle),  # it holds the checksums of all its files
+        }
+
+    @property
+    def failure(self) -> DragomanError | None:
+        if self._translator.engine.failure is None:
+            return None
+        return EngineFailure("the engine failed; its log line says why")
+
+    def submit(self, text: str, on_answer: OnAnswer) -> None:
+        def receive(_: int, answer: TextAnswer) -> None:
+            # A failed or closed engine answers all it has; none of that is about the text.
+            is_end = isinstance(answer, EngineFailure) and self.failure is not None
+            if not is_end and not isinstance(answer, Draining | Cancelled):
+                on_answer(answer)
+
+        while not self._closed.is_set() and self.failure is None:
+            try:
+                self._translator.submit(
+                    [text], self._options, receive, languages=self._languages, priority=Priority.BATCH
+                )
+            except Overloaded as error:  # by texts before this one: they leave room as they finish
+                time.sleep(min(error.retry_after_s, MAX_WAIT_S))
+                continue
+            except RequestError as error:
+                receive(0, error)
+            return
+
+    def check_model(self) -> None:
+        """Nothing: what was loaded stays."""
+
+    def close(self) -> None:
+        self._closed.set()
+        self._translator.close()

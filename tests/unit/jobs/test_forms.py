@@ -1,0 +1,215 @@
+"""Every form of rows: as many out as in, in order, with everything else carried through."""
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.engine.request import TextResult
+from service.errors import EngineFailure
+from tests.unit.jobs.conftest import Batch
+from tests.unit.transport.scripted_translator import ScriptedTranslator, result_of
+
+
+def errors_of(output: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(output + ".errors.jsonl").read_text().splitlines()]
+
+
+def test_text_lines(batch: Batch):
+    Path("in.txt").write_bytes(b"one\n\n  two\r\nthree")
+    assert batch("in.txt", "out.txt") == 0
+    assert Path("out.txt").read_bytes() == b"ONE\n\n  TWO\r\nTHREE\n"
+    assert not Path("out.txt.job").exists()
+    assert not Path("out.txt.errors.jsonl").exists()
+
+
+def test_json_objects_keep_their_bytes(batch: Batch):
+    Path("in.jsonl").write_text(
+        '{"x": 1.50, "text":"a\\u0062",  "y":[1e5] }\n\n{"text": null}\n{"id":"q", "text":""}\n'
+    )
+    assert batch("in.jsonl", "out.jsonl") == 0
+    assert Path("out.jsonl").read_text().splitlines() == [
+        '{"x": 1.50, "text":"a\\u0062",  "y":[1e5], "id": 1, "translation": "AB", "score": -0.5, "flags": []}',
+        '{"text": null, "id": 2, "translation": null, "score": null, "flags": ["no_text"]}',
+        '{"id":"q", "text":"", "translation": "", "score": -0.5, "flags": []}',
+    ]
+
+
+def test_csv_records_keep_their_bytes(batch: Batch):
+    Path("in.csv").write_bytes(b'a,"text"\r\n1,one\r\n"2","tw""o,\nlines"\r\n')
+    assert batch("in.csv", "out.csv") == 0
+    assert Path("out.csv").read_bytes() == (
+        b'a,"text",id,translation,score,flags\r\n1,one,1,ONE,-0.5,\r\n"2","tw""o,\nlines",2,"TW""O,\nLINES",-0.5,\r\n'
+    )
+
+
+def test_tsv_without_names(batch: Batch):
+    Path("in.tsv").write_text('a "quote"\tb\nc\td\n')
+    assert batch("in.tsv", "out.tsv", "--no-header", "--column", "2") == 0
+    assert Path("out.tsv").read_text() == 'a "quote"\tb\t1\tB\t-0.5\t\nc\td\t2\tD\t-0.5\t\n'
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("in.txt", "out.jsonl", '{"text": "one", "id": 1, "translation": "ONE", "score": -0.5, "flags": []}\n'),
+        ("in.txt", "out.csv", "text,id,translation,score,flags\none,1,ONE,-0.5,\n"),
+        ("in.csv", "out.tsv", "id\ttext\ttranslation\tscore\tflags\n7\tone\tONE\t-0.5\t\n"),
+        ("in.csv", "out.jsonl", '{"id": "7", "text": "one", "translation": "ONE", "score": -0.5, "flags": []}\n'),
+        ("in.csv", "out.txt", "ONE\n"),
+    ],
+)
+def test_one_form_into_another(batch: Batch, source: str, target: str, expected: str):
+    Path("in.txt").write_text("one\n")
+    Path("in.csv").write_text("id,text\n7,one\n")
+    assert batch(source, target) == 0
+    assert Path(target).read_text() == expected
+
+
+def test_what_a_form_cannot_hold_is_an_error_of_its_row(batch: Batch):
+    Path("in.jsonl").write_text('{"text": "a\\nb"}\n{"text": "c"}\n')
+    assert batch("in.jsonl", "out.txt") == 1
+    assert Path("out.txt").read_text() == "\nC\n"
+    assert "line break" in str(errors_of("out.txt")[0]["reason"])
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_compressed_in_and_out(batch: Batch, ending: str):
+    if ending == "zst":
+        pytest.importorskip("pyarrow", reason="zstd needs the extra `batch`")
+    Path("in.txt").write_text("one\ntwo\n")
+    assert batch("in.txt", f"middle.txt.{ending}") == 0
+    assert batch(f"middle.txt.{ending}", "out.txt") == 0
+    assert Path("out.txt").read_text() == "ONE\nTWO\n"
+
+
+def test_parquet_keeps_its_types(batch: Batch):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {"n": pa.array([1, None, 3], pa.int8()), "text": ["a", None, "c"], "when": pa.array([1, 2, 3], pa.date32())}
+    )
+    pq.write_table(table, "in.parquet")
+    assert batch("in.parquet", "out.parquet") == 0
+    found = pq.read_table("out.parquet")
+    assert found.select(["n", "text", "when"]).equals(table)
+    assert found.select(["id", "translation", "flags"]).to_pydict() == {
+        "id": [1, 2, 3], "translation": ["A", None, "C"], "flags": [[], ["no_text"], []],
+    }  # fmt: skip
+    assert batch("in.parquet", "out.jsonl") == 0
+    assert json.loads(Path("out.jsonl").read_text().splitlines()[0])["when"] == "1970-01-02"
+    assert batch("in.parquet", "out.csv") == 2
+
+
+def test_a_glob_of_files_is_read_by_name(batch: Batch):
+    for number in (2, 1, 3):
+        Path(f"part-{number}.txt").write_text(f"from {number}\n")
+    assert batch("part-*.txt", "out.txt") == 0
+    assert Path("out.txt").read_text() == "FROM 1\nFROM 2\nFROM 3\n"
+
+
+def test_standard_input_and_output(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "one"}\nno\n')))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), write_through=True))
+    assert batch("-", "-", "--input-format", "jsonl") == 1
+    printed = capfdbinary.readouterr()
+    assert [json.loads(line)["translation"] for line in printed.out.splitlines()] == ["ONE", None]
+    assert b'{"row": 2, "reason": "the row is not JSON' in printed.err
+    assert sys.stdout is not None
+
+
+def test_shards_one_after_the_other_are_the_whole(batch: Batch):
+    Path("in.txt").write_text("".join(f"{number}\n" for number in range(10)))
+    for shard in range(4):
+        assert batch("in.txt", f"out-{shard}.jsonl", "--shard", f"{shard}/4") == 0
+    assert batch("in.txt", "whole.jsonl") == 0
+    parts = "".join(Path(f"out-{shard}.jsonl").read_text() for shard in range(4))
+    assert parts == Path("whole.jsonl").read_text()
+
+
+def test_repeated_texts_are_translated_once(batch: Batch, translator: ScriptedTranslator):
+    Path("in.txt").write_text("".join(f"{number % 7}\n" for number in range(5000)))
+    assert batch("in.txt", "out.txt") == 0
+    assert Path("out.txt").read_text() == "".join(f"{number % 7}\n" for number in range(5000))
+    assert sorted(texts[0] for texts, *_ in translator.submissions) == [str(number) for number in range(7)]
+
+
+def test_flags_scores_and_alternatives(batch: Batch, translator: ScriptedTranslator):
+    answer = result_of("long", 2)
+    translator.answers["long"] = TextResult(
+        answer.alternatives, answer.finish_reason, 3, 2, 2, split=True, timings=answer.timings
+    )
+    Path("in.txt").write_text("long\n")
+    assert batch("in.txt", "out.jsonl", "--alternatives", "2", "--beam", "2") == 0
+    found = json.loads(Path("out.jsonl").read_text())
+    assert found["flags"] == ["split"]
+    assert found["alternatives"] == [{"text": "LONG", "score": -0.5}, {"text": "LONG'", "score": -1.5}]
+    assert batch("in.txt", "out.txt", "--alternatives", "2") == 2
+
+
+@pytest.fixture
+def bad_rows(translator: ScriptedTranslator) -> Callable[[], None]:
+    def write() -> None:
+        translator.answers["engine"] = EngineFailure()
+        rows = [
+            b'{"text": "a"}',
+            b'{"text": "\xff"}',
+            b"[1]",
+            b'{"id": 4}',
+            b'{"text": 5}',
+            b'{"text": "%s"}' % (b"x" * 99),
+        ]
+        Path("in.jsonl").write_bytes(b"\n".join([*rows, b'{"text": "engine"}', b'{"text": "z"}']))
+
+    return write
+
+
+def test_each_bad_row_keeps_its_place_and_is_told_of(batch: Batch, bad_rows: Callable[[], None]):
+    bad_rows()
+    assert batch("in.jsonl", "out.jsonl", "--max-row-bytes", "50") == 1
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["translation"]) for row in found] == [
+        (1, "A"), *((number, None) for number in range(2, 8)), (8, "Z"),
+    ]  # fmt: skip
+    assert {tuple(row["flags"]) for row in found[1:7]} == {("error",)}
+    assert [(error["row"], str(error["reason"])[:23]) for error in errors_of("out.jsonl")] == [
+        (2, "byte 11 of the row is n"),
+        (3, "the row is not a JSON o"),
+        (4, "the row has no field 't"),
+        (5, "the text is not a strin"),
+        (6, "the row has 112 bytes, "),
+        (7, "internal error; see the"),
+    ]
+
+
+def test_bad_rows_of_text_and_csv(batch: Batch):
+    Path("in.txt").write_bytes(b"a\n\xff\nb\n")
+    assert batch("in.txt", "out.txt") == 1
+    assert Path("out.txt").read_bytes() == b"A\n\nB\n"
+    Path("in.csv").write_bytes(b'id,text\n1,a\n2\n3,"b"c\n4,d\n')
+    assert batch("in.csv", "out.csv") == 1
+    assert Path("out.csv").read_bytes() == (
+        b"id,text,translation,score,flags\n1,a,A,-0.5,\n2,,,,error\n3,,,,error\n4,d,D,-0.5,\n"
+    )
+    assert [error["row"] for error in errors_of("out.csv")] == [2, 3]
+
+
+def test_a_byte_order_mark_is_no_text(batch: Batch):
+    Path("in.csv").write_bytes(b"\xef\xbb\xbftext\none\n")
+    assert batch("in.csv", "out.csv") == 0
+    assert Path("out.csv").read_text() == "text,id,translation,score,flags\none,1,ONE,-0.5,\n"
+
+
+def test_an_empty_input_gives_an_empty_output(batch: Batch):
+    Path("in.txt").write_bytes(b"")
+    assert batch("in.txt", "out.txt") == 0
+    assert Path("out.txt").read_bytes() == b""
+    Path("in.csv").write_bytes(b"text\n")
+    assert batch("in.csv", "out.csv.gz") == 0
+    assert gzip.decompress(Path("out.csv.gz").read_bytes()) == b"text,id,translation,score,flags\n"

@@ -1,0 +1,175 @@
+"""What a job refuses, with what words and which exit code."""
+
+import fcntl
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.engine.translator import Translator
+from service.jobs import input_files, windows
+from service.jobs.journal import Checkpoint, Journal
+from tests.unit.jobs.conftest import Batch
+from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
+
+CONTENT = b"".join(b"text %d\n" % number for number in range(20))
+
+
+@pytest.fixture
+def give(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Sets standard input."""
+    return lambda content: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+@pytest.fixture
+def stopped(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a job on 20 rows, in windows of 4, that ends without warning after two checkpoints."""
+    monkeypatch.setattr(windows, "MAX_WINDOW_ROWS", 4)
+    original = Journal.append
+
+    def append(journal: Journal, checkpoint: Checkpoint) -> None:
+        if checkpoint.rows == 12:
+            raise RuntimeError("stopped here")
+        original(journal, checkpoint)
+
+    def run(source: str = "in.txt") -> None:
+        Path("in.txt").write_bytes(CONTENT)
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", append)
+            with pytest.raises(RuntimeError, match="stopped here"):
+                batch(source, "out.txt")
+        assert not Path("out.txt").exists()
+
+    return run
+
+
+def test_a_stopped_job_goes_on(batch: Batch, stopped: Callable[..., None], translator: ScriptedTranslator):
+    stopped()
+    translator.submissions.clear()
+    assert batch("in.txt", "out.txt") == 0
+    assert Path("out.txt").read_bytes() == CONTENT.upper()
+    assert min(texts[0] for texts, *_ in translator.submissions if len(texts[0]) == 6) == "text 8"
+
+
+def test_a_changed_input_is_refused(batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]):
+    stopped()
+    Path("in.txt").write_text("text 0\n")
+    assert batch("in.txt", "out.txt") == 78
+    assert "input in.txt was 150 bytes with sha256" in capsys.readouterr().err
+    assert batch("in.txt", "out.txt", "--restart") == 0
+    assert Path("out.txt").read_text() == "TEXT 0\n"
+
+
+def test_a_changed_option_is_refused(batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]):
+    stopped()
+    assert batch("in.txt", "out.txt", "--beam", "2") == 78
+    assert "option num_beams was 4, is 2" in capsys.readouterr().err
+    assert batch("in.txt", "out.txt") == 0
+
+
+def test_a_changed_model_is_refused(batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]):
+    stopped()
+    Path("bundle/manifest.json").write_text("{} ")
+    assert batch("in.txt", "out.txt") == 78
+    assert "model sha256 was" in capsys.readouterr().err
+
+
+def test_standard_input_goes_on_where_it_is_the_same(
+    batch: Batch, stopped: Callable[..., None], give: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+):
+    give(CONTENT)
+    stopped("-")
+    give(CONTENT.replace(b"text 3", b"text x"))
+    assert batch("-", "out.txt") == 1
+    assert "standard input is not what it was" in capsys.readouterr().err
+    give(CONTENT)
+    assert batch("-", "out.txt") == 0
+    assert Path("out.txt").read_bytes() == CONTENT.upper()
+
+
+def test_an_output_that_is_there(batch: Batch, capsys: pytest.CaptureFixture[str]):
+    Path("in.txt").write_text("a\n")
+    Path("out.txt").write_text("mine\n")
+    assert batch("in.txt", "out.txt") == 1
+    assert "out.txt is there already; see --if-exists" in capsys.readouterr().err
+    assert batch("in.txt", "out.txt", "--if-exists", "skip") == 0
+    assert Path("out.txt").read_text() == "mine\n"
+    assert batch("in.txt", "out.txt", "--if-exists", "replace") == 0
+    assert Path("out.txt").read_text() == "A\n"
+    Path("out.txt.errors.jsonl").write_text("{}\n")
+    assert batch("in.txt", "out.txt", "--if-exists", "skip") == 1
+    assert batch("in.txt", "out.txt", "--if-exists", "replace") == 0
+    assert not Path("out.txt.errors.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nothing.txt", "out.txt"], 1, "nothing.txt cannot be read: No such file"),
+        (["*.nothing.txt", "out.txt"], 1, "no file is named like"),
+        ([".", "out.txt", "--input-format", "text"], 1, "is a folder; name its files"),
+        (["in.jsonl", "nowhere/out.jsonl"], 1, "there is no folder nowhere"),
+        (["in.jsonl", "in.jsonl", "--if-exists", "replace"], 1, "in.jsonl is one of the files to read"),
+        (["in.jsonl", "out.jsonl", "--column", "body"], 1, "row 1 has no field 'body'; it has text, score"),
+        (["in.jsonl", "out.jsonl"], 1, "row 1 has 'score' already; put something before the new names with --prefix"),
+        (["in.csv", "out.csv"], 1, "in.csv has no column 'text'; it has a, b. Choose with --column"),
+        (["*.csv", "out.csv", "--column", "a"], 1, "other columns (a, c) than the file before it"),
+        (["in.dat", "out.txt"], 2, "the name 'in.dat' does not say what is in it"),
+        (["in.jsonl", "out.csv"], 2, "jsonl rows cannot be written as csv"),
+        (["-", "out.parquet", "--input-format", "parquet"], 2, "Parquet cannot be a standard stream"),
+        (["-", "out.txt", "--shard", "0/2"], 2, "--shard needs files"),
+        (["in.csv", "out.csv", "--shard", "2/2"], 2, "must be I/N with 0 <= I < N"),
+        (["in.csv", "out.csv", "--max-row-bytes", "0"], 2, "max_row_bytes (0) must be >= 1"),
+        (["bad.txt.gz", "out.txt"], 1, "bad.txt.gz cannot be read: Not a gzipped file"),
+    ],
+)
+def test_wrong_use_is_explained(
+    batch: Batch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+):
+    Path("in.jsonl").write_text('{"text": "a", "score": 1}\n')
+    Path("in.csv").write_text("a,b\n1,2\n")
+    Path("other.csv").write_text("a,c\n1,2\n")
+    Path("bad.txt.gz").write_text("plain\n")
+    assert batch(*arguments) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("out.csv").exists()
+    assert not Path("out.txt").exists()
+
+
+def test_an_input_that_changes_while_it_is_read(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Path("in.txt").write_text("a\n" * 10_000)
+    original = input_files.InputFiles.streams
+
+    def changing(files: input_files.InputFiles) -> Iterator[tuple[str, io.BufferedReader]]:
+        for name, stream in original(files):
+            with Path("in.txt").open("a") as file:
+                file.write("b\n")
+            yield name, stream  # type: ignore[misc]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(input_files.InputFiles, "streams", changing)
+        assert batch("in.txt", "out.txt") == 1
+    assert "in.txt changed while it was read" in capsys.readouterr().err
+    assert not Path("out.txt").exists()
+
+
+def test_two_processes_do_not_share_a_job(
+    batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    stopped()
+    with Path("out.txt.job/lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert batch("in.txt", "out.txt") == 1
+    assert "another process is working on out.txt" in capsys.readouterr().err
+
+
+def test_a_bundle_of_other_languages(
+    batch: Batch, translator: ScriptedTranslator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Translator, "load", lambda *_: ScriptedTranslator(model_info("en", "de")))
+    Path("in.txt").write_text("a\n")
+    assert batch("in.txt", "out.txt") == 78
+    assert "translates en to de, not en to fr" in capsys.readouterr().err
