@@ -25,7 +25,7 @@ from service.transport.servicer import ServingState, TranslationServicer
 from service.transport.submission import Submitter
 
 # Time for answers that are already decided to reach their clients; only health watchers make it last so long.
-_FLUSH_S = 1.0
+FLUSH_S = 1.0
 # Last answers leave, and calls that were on their way are refused, before the port goes.
 _LINGER_S = 0.2
 
@@ -105,7 +105,7 @@ class TranslationServer:
 
     async def settle(self) -> None:
         """Ends what drain() left open with UNAVAILABLE, and goes on to refuse calls until every answer is out."""
-        if not await self._admission.wait_idle(_FLUSH_S):
+        if not await self._admission.wait_idle(FLUSH_S):
             self._admission.break_off()
         await asyncio.sleep(_LINGER_S)
 
@@ -118,7 +118,7 @@ class TranslationServer:
         """Closes the port. Calls that gRPC has and our handlers have not seen get CANCELLED from it, which is why
         a process that only ends does not come here (service/app.py)."""
         self._admission.break_off()
-        await self._server.stop(_FLUSH_S)
+        await self._server.stop(FLUSH_S)
         self._state.submitter.close()
 
     async def _state_ready(self, is_ready: bool) -> None:
