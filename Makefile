@@ -12,11 +12,20 @@ EXPORT_FLAGS := --max-source-tokens 72 --max-target-tokens 160 \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 
+# Images. BASE: any Debian-like image with Python 3.11 or later. BUILD_IMAGE: also `docker build`.
+BASE ?= python:3.13-slim
+IMAGE ?= localhost/dragoman
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD_IMAGE ?= buildah bud --format docker
+IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint type format proto train bench clean
+.PHONY: help demo test faults lint type format proto train bench clean \
+	image image-cuda image-base image-test rules
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/serve.stamp  ## the service on the shipped model, translations through a real gRPC client, metrics, stop
 	@$(BIN)/python -m service.demo
@@ -54,6 +63,23 @@ bench: .venv/bench.stamp  ## every benchmark in its quick form, on a small model
 	$(BIN)/python -m benchmarks.engine $(BENCH)/random/bundle --quick --out $(BENCH)/engine.json
 	$(BIN)/python -m benchmarks.scaling $(BENCH)/random/bundle --quick --out $(BENCH)/scaling.json
 	$(BIN)/python -m benchmarks.load build/bench/random --forced 25 --quick --work $(BENCH) --out $(BENCH)/load.json
+
+image:  ## the container image for CPUs: no PyTorch, no CUDA
+	$(BUILD_IMAGE) $(IMAGE_FLAGS) --tag $(IMAGE):$(VERSION) .
+
+image-cuda:  ## the container image for GPUs, with CUDA 13 from wheels
+	$(BUILD_IMAGE) $(IMAGE_FLAGS) --build-arg 'ONNXRUNTIME=onnxruntime-gpu[cuda,cudnn]' --tag $(IMAGE):$(VERSION)-cuda .
+
+image-base:  ## a base image of Debian's own packages, where no image registry can be reached (root, mmdebstrap, podman)
+	mkdir -p build
+	mmdebstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm build/base.tar
+	podman import build/base.tar localhost/python-base:bookworm
+
+image-test: .venv/dev.stamp  ## the image as Kubernetes would run it: translate, probe, SIGTERM under load (podman)
+	DRAGOMAN_IMAGE=$(IMAGE):$(VERSION) $(BIN)/python -m pytest -m image tests/deploy
+
+rules: .venv/dev.stamp  ## deploy/k8s' copy of the alert rules anew
+	$(BIN)/python deploy/prometheus/write_manifest.py
 
 clean:  ## away with everything that can be made again, but for runs/
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

