@@ -21,6 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from export.candidates import best_candidates
 from export.graph_builder import CONTRIB, GraphBuilder, Shape
 from export.layers import Array, Layers, Matrices
 from export.weights_file import WeightsFile
@@ -184,7 +185,7 @@ class DecoderStep:
             x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
         logits = layers.logits(layers.final_norm(x, "decoder"))
         log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
-        values, ids = graph.ops("TopK", log_probabilities, self.num_candidates, num_outputs=2, axis=-1)
+        values, ids = best_candidates(graph, log_probabilities, self.num_candidates, self.config.vocab_size)
         graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
         graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
         return graph.model()

@@ -75,30 +75,46 @@ class BeamSearch:
             setattr(self, name, np.concatenate([getattr(self, name), values]))
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
-        failed = np.asarray(np.isnan(log_probabilities).any(axis=(1, 2)))
+        # A sum is cheaper than looking at every number, and is not a number where one of them is not. It may also be
+        # the sum of opposite infinities; then it is worth looking.
+        bad = np.isnan(log_probabilities.sum())
+        failed = np.isnan(log_probabilities).any(axis=(1, 2)) if bad else np.zeros(len(self), bool)
         totals, parents, tokens = self.best_extensions(ids, log_probabilities)
         self.lengths += 1
         at_limit = self.lengths == self.max_lengths
         ends = tokens == self.end
-        finishing = ends | at_limit[:, None]
-        finishing[:, self.num_beams :] = False
-        finishing &= totals > NOTHING
-        self.finish(np.flatnonzero(finishing.any(axis=1)), finishing, totals, parents, tokens)
-        # A stable sort by "ends" brings the best K that do not end to the front, in order.
-        chosen = np.argsort(ends, axis=1, kind="stable")[:, : self.num_beams]
-        self.live = np.take_along_axis(totals, chosen, axis=1)
-        parents = np.take_along_axis(parents, chosen, axis=1)
-        tokens = np.take_along_axis(tokens, chosen, axis=1)
-        sentences = np.arange(len(self))[:, None]
-        longest = int(self.lengths.max())
-        self.ids[:, :, :longest] = self.ids[sentences, parents, :longest]
-        self.ids[sentences, np.arange(self.num_beams), self.lengths[:, None] - 1] = tokens
+        beams = self.num_beams
+        finishing = (ends | at_limit[:, None])[:, :beams]
+        if finishing.any():
+            finishing &= totals[:, :beams] > NOTHING
+            self.finish(np.flatnonzero(finishing.any(axis=1)), finishing, totals, parents, tokens)
+        if ends.any():
+            # A stable sort by "ends" brings the best K that do not end to the front, in order.
+            chosen = np.argsort(ends, axis=1, kind="stable")[:, :beams] + self.firsts(2 * beams)
+            self.live, parents, tokens = totals.take(chosen), parents.take(chosen), tokens.take(chosen)
+        else:
+            self.live, parents, tokens = totals[:, :beams], parents[:, :beams], tokens[:, :beams]
+        self.extend(parents, tokens)
         best_live = self.live[:, 0] / self.lengths**self.length_penalties
         full = self.finished_scores[:, -1] > NOTHING
         beaten = full if self.stop_at_beams else full & (best_live <= self.finished_scores[:, -1])
         looping = self.loops.looping(self.ids[:, 0], self.lengths)
-        self.finish_loops(np.flatnonzero(looping & (self.finished_scores[:, 0] == NOTHING)))
+        if looping.any():
+            self.finish_loops(np.flatnonzero(looping & (self.finished_scores[:, 0] == NOTHING)))
         return Advance(tokens, parents, beaten | at_limit | failed | looping, failed)
+
+    def firsts(self, width: int) -> NDArray[np.intp]:
+        """(n, 1): where each sentence begins in a flattened array (n, width)."""
+        return np.arange(0, len(self) * width, width)[:, None]
+
+    def extend(self, parents: NDArray[np.intp], tokens: NDArray[np.int64]) -> None:
+        """Each beam becomes its parent's ids and a token; parents, tokens (n, K)."""
+        longest = int(self.lengths.max())
+        beams, size = self.num_beams, self.ids.shape[2]
+        flat = self.ids.reshape(-1, size)
+        self.ids[:, :, :longest] = flat[:, :longest].take(parents + self.firsts(beams), axis=0)
+        last = self.lengths[:, None] - 1 + np.arange(0, beams * size, size) + self.firsts(beams * size)
+        flat.reshape(-1)[last] = tokens
 
     def best_extensions(
         self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]
@@ -110,8 +126,8 @@ class BeamSearch:
         width = self.num_candidates
         totals = (self.live[:, :, None] + log_probabilities[:, :, :width]).reshape(len(self), -1)
         order = np.argsort(-totals, axis=1, kind="stable")[:, :width]
-        tokens = np.take_along_axis(ids[:, :, :width].reshape(len(self), -1), order, axis=1)
-        return np.take_along_axis(totals, order, axis=1), order // width, tokens
+        flat = order + self.firsts(totals.shape[1])
+        return totals.take(flat), order // width, ids[:, :, :width].reshape(-1).take(flat)
 
     def finish(
         self,
@@ -127,7 +143,7 @@ class BeamSearch:
         beams = self.num_beams
         lengths = self.lengths[sentences]
         norms = lengths.astype(float) ** self.length_penalties[sentences]
-        new_totals = np.where(finishing, totals, NOTHING)[sentences, :beams].astype(np.float32)
+        new_totals = np.where(finishing, totals[:, :beams], NOTHING)[sentences].astype(np.float32)
         scores = np.concatenate([self.finished_scores[sentences], new_totals / norms[:, None]], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :beams]
         new_ids = self.ids[sentences[:, None], parents[sentences, :beams]]  # (m, K, T_max), a copy

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.decoding.options import MAX_BEAMS
 from service.decoding.search import Search
 from service.engine.request import Sentence
 
@@ -42,6 +43,8 @@ class Moves:
     targets: NDArray[np.intp]
 
 
+# (K, K) for each beam width K: is the second beam before the first?
+EARLIER = {beams: np.tri(beams, k=-1, dtype=bool) for beams in range(1, MAX_BEAMS + 1)}
 NO_MOVES = Moves(np.zeros(0, np.intp), np.zeros(0, np.intp))
 
 
@@ -57,11 +60,11 @@ class RunningBatch:
 
     @property
     def num_rows(self) -> int:
-        return int(self.row_used.sum())
+        return sum(group.rows.size for group in self.groups.values())
 
     @property
     def num_sentences(self) -> int:
-        return int(self.slot_used.sum())
+        return sum(len(group.members) for group in self.groups.values())
 
     def add(self, search: Search, members: list[Active]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Gives new sentences rows (m, K) and slots (m,), the lowest free ones, and returns them."""
@@ -139,16 +142,18 @@ class RunningBatch:
         Example: rows [10, 11, 12, 13], parents [0, 0, 1, 2] -> rows [10, 13, 11, 12], one copy, 10 to 13.
         """
         rows = group.rows
-        beams = rows.shape[1]
+        num_sentences, beams = rows.shape
+        firsts = np.arange(0, num_sentences * beams, beams)[:, None]
+        sources = rows.take(parents + firsts)
         same = parents[:, :, None] == parents[:, None, :]  # (n, K, K)
-        repeated = (same & np.tri(beams, k=-1, dtype=bool)).any(axis=2)
-        sources = np.take_along_axis(rows, parents, axis=1)
+        repeated = (same & EARLIER[beams]).any(axis=2)
         if not repeated.any():
             group.rows = sources
             return NO_MOVES
-        childless = np.ones_like(repeated)
-        np.put_along_axis(childless, parents, False, axis=1)
-        spare = np.take_along_axis(rows, np.argsort(~childless, axis=1, kind="stable"), axis=1)
+        has_child = np.zeros(rows.size, bool)
+        has_child[parents + firsts] = True
+        # The childless rows of each sentence first; the i-th further child gets the i-th of them.
+        spare = rows.take(np.argsort(has_child.reshape(rows.shape), axis=1, kind="stable") + firsts)
         rank = np.maximum(np.cumsum(repeated, axis=1) - 1, 0)
-        group.rows = np.where(repeated, np.take_along_axis(spare, rank, axis=1), sources)
+        group.rows = np.where(repeated, spare.take(rank + firsts), sources)
         return Moves(sources[repeated], group.rows[repeated])

@@ -106,10 +106,10 @@ class Worker:
     def drop_over(self) -> None:
         now = time.monotonic()
         for beams, group in list(self.batch.groups.items()):
-            over = np.array([is_over(member.sentence, now) for member in group.members])
-            if over.any():
-                gone = [group.members[i].sentence for i in np.flatnonzero(over)]
-                self.batch.drop(beams, over)
+            over = [is_over(member.sentence, now) for member in group.members]
+            if True in over:
+                gone = [member.sentence for member, is_gone in zip(group.members, over, strict=True) if is_gone]
+                self.batch.drop(beams, np.array(over))
                 self.layout_cache = None
                 for sentence in gone:
                     self.refuse(sentence, "decoding", now)
@@ -141,9 +141,7 @@ class Worker:
             rows, slots = self.batch.add(self.search(beams), members)
             self.tokens[rows] = self.start_token
             self.cache.lengths[rows] = 0
-            for i, slot in zip(chosen, slots, strict=True):
-                keys, values = [k[i] for k in encoded.keys], [v[i] for v in encoded.values]
-                self.cache.write_source(int(slot), keys, values, int(lengths[i]))
+            self.cache.write_sources(slots, encoded, np.array(chosen), lengths[chosen])
         self.fresh += sentences
         self.layout_cache = None
 
@@ -156,6 +154,8 @@ class Worker:
         return BeamSearch(beams, self.end_token, self.cache.max_target_tokens, stop_at_beams)
 
     def compact(self) -> None:
+        if not self.batch.has_holes:
+            return
         row_moves, slot_moves = self.batch.compact()
         if len(row_moves.sources):
             self.cache.copy_rows(row_moves.sources, row_moves.targets)

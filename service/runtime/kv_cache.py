@@ -11,6 +11,7 @@ model's limits: short rows that lie close together use few pages, which is worth
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,13 @@ from numpy.typing import NDArray
 from service.runtime.bundle import Shape
 
 FIRST_CAPACITY = 64
+
+
+class EncodedSources(NamedTuple):
+    """Cross-attention keys and values (B, H, S, D) of each decoder layer."""
+
+    keys: list[NDArray[np.float32]]
+    values: list[NDArray[np.float32]]
 
 
 class KVCache:
@@ -94,14 +102,26 @@ class KVCache:
             block[:, target, :, :length] = block[:, source, :, :length]
         self.lengths[targets] = self.lengths[sources]
 
-    def write_source(
-        self, sentence: int, keys: list[NDArray[np.float32]], values: list[NDArray[np.float32]], length: int
+    def write_sources(
+        self,
+        sentences: NDArray[np.intp],
+        encoded: EncodedSources,
+        chosen: NDArray[np.intp],
+        lengths: NDArray[np.int64],
     ) -> None:
-        """Stores a sentence's cross-attention keys and values, (H, S, D) per layer with S >= length."""
-        for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-            self.buffers[f"cross_key_{i}"][sentence, :, :length] = key[:, :length]
-            self.buffers[f"cross_value_{i}"][sentence, :, :length] = value[:, :length]
-        self.source_lengths_less_1[sentence] = length - 1
+        """Stores the cross-attention keys and values of the ``chosen`` (m,) encoded sources for ``sentences`` (m,).
+
+        What lies past ``lengths`` (m,) is padding; it is stored, too, and never read.
+        """
+        first, count = int(sentences[0]), len(sentences)
+        # Neighbours, as nearly always, are one slice, which copies whole blocks.
+        adjacent = int(sentences[-1]) - first == count - 1
+        target: slice | NDArray[np.intp] = slice(first, first + count) if adjacent else sentences
+        for part, arrays in (("key", encoded.keys), ("value", encoded.values)):
+            for i, array in enumerate(arrays):
+                source = array if count == len(array) else array[chosen]
+                self.buffers[f"cross_{part}_{i}"][target, :, : array.shape[2]] = source
+        self.source_lengths_less_1[sentences] = lengths - 1
 
     def move_sentence(self, source: int, target: int) -> None:
         length, block = int(self.source_lengths_less_1[source]) + 1, self.blocks["cross"]

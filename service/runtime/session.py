@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.errors import BundleError
 from service.runtime.bundle import Bundle, Shape
 from service.runtime.cpus import saturates_int8
-from service.runtime.kv_cache import KVCache
+from service.runtime.kv_cache import EncodedSources, KVCache
 
 CPU = ("cpu", 0)
 
@@ -45,13 +45,6 @@ def check_names(session: ort.InferenceSession, path: Path, inputs: set[str], out
     has_outputs = {value.name for value in session.get_outputs()}
     if has_inputs != inputs or not outputs <= has_outputs:
         raise BundleError(f"{path} is not the graph that the manifest says: it takes {sorted(has_inputs)}")
-
-
-class EncodedSources(NamedTuple):
-    """Cross-attention keys and values (B, H, S, D) of each decoder layer."""
-
-    keys: list[NDArray[np.float32]]
-    values: list[NDArray[np.float32]]
 
 
 class EncoderSession:
@@ -125,12 +118,20 @@ class StepBinding:
         self.no_keys = np.zeros(1, np.float32)
         self.ids = np.zeros(0, np.int64)
         self.log_probabilities = np.zeros(0, np.float32)
+        self.given: dict[str, tuple[int, int]] = {}  # address and length of the inputs bound last
 
     def bind(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
         self.binding.bind_input(name, *CPU, array.dtype.type, shape, array.ctypes.data)
 
     def bind_output(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
         self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
+
+    def bind_if_new(self, name: str, array: NDArray[np.int64]) -> None:
+        """Binds a step's input where it is not the same memory as in the last step."""
+        place = array.__array_interface__["data"][0], len(array)
+        if self.given.get(name) != place:
+            self.given[name] = place
+            self.binding.bind_input(name, *CPU, np.int64, array.shape, place[0])
 
     def bind_for(self, num_rows: int, num_sentences: int, num_candidates: int) -> None:
         """Binds everything whose shape follows from the numbers of rows, sentences and candidates."""
@@ -162,9 +163,9 @@ class StepBinding:
         The step writes position ``lengths[r]`` of each row and changes no length: running it again gives the same.
         """
         self.bind_for(len(inputs.tokens), num_sentences, inputs.num_candidates)
-        self.bind("tokens", inputs.tokens, inputs.tokens.shape)
-        self.bind("query_rows", inputs.query_rows, inputs.query_rows.shape)
-        self.bind("row_queries", inputs.row_queries, inputs.row_queries.shape)
+        self.bind_if_new("tokens", inputs.tokens)
+        self.bind_if_new("query_rows", inputs.query_rows)
+        self.bind_if_new("row_queries", inputs.row_queries)
         self.decoder.session.run_with_iobinding(self.binding)
         return Candidates(self.ids, self.log_probabilities)
 

@@ -15,7 +15,8 @@ from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
 from service.metrics import Metrics
-from service.runtime.session import Candidates, EncodedSources, EncoderSession, StepBinding
+from service.runtime.kv_cache import EncodedSources
+from service.runtime.session import Candidates, EncoderSession, StepBinding
 from tests.conftest import sentences
 
 GREEDY = DecodeOptions(num_beams=1)

@@ -1,0 +1,50 @@
+"""The best candidates of each row, so that nothing as wide as the vocabulary leaves the graph.
+
+Knows: operators. Does not know: models, searches. R rows, V vocabulary, C candidates.
+
+ONNX Runtime's TopK compares one number at a time: 290 us for 64 rows of 8,000, as much as a tenth of a decoder step.
+So the vocabulary is cut into blocks, whose largest numbers a vectorised ReduceMax finds; the best C numbers of a row
+stand in the C blocks with the largest maxima, and TopK looks through those only: half the time, the same result, the
+order of equal numbers included.
+"""
+
+import numpy as np
+
+from export.graph_builder import GraphBuilder
+
+MIN_BLOCKS, MAX_BLOCK = 64, 512
+
+
+def block_size(vocab_size: int) -> int:
+    """The divisor of ``vocab_size`` nearest to its square root from below that gives useful blocks; 0: there is none.
+
+    Both passes look at about as many numbers as the other where blocks and their number are equal.
+    """
+    sizes = [d for d in range(8, min(MAX_BLOCK, vocab_size // MIN_BLOCKS) + 1) if vocab_size % d == 0]
+    return min(sizes, key=lambda d: abs(np.log(d * d / vocab_size)), default=0)
+
+
+def best_candidates(graph: GraphBuilder, numbers: str, count: str, vocab_size: int) -> tuple[str, str]:
+    """The ``count`` (1,) largest of each row of ``numbers`` (R, V), largest first: numbers and ids, (R, C) each.
+
+    Of equal numbers the one with the smaller id comes first.
+    """
+    size = block_size(vocab_size)
+    if not size:
+        values, ids = graph.ops("TopK", numbers, count, num_outputs=2, axis=-1)
+        return values, ids
+    blocks = graph.op("Reshape", numbers, graph.constant([0, vocab_size // size, size], np.int64))
+    maxima = graph.op("ReduceMax", blocks, graph.constant([2], np.int64), keepdims=0)  # (R, V / size)
+    num_blocks = graph.op("Min", count, graph.constant([vocab_size // size], np.int64))
+    _, best = graph.ops("TopK", maxima, num_blocks, num_outputs=2, axis=-1)
+    # In order of their place, so that equal numbers of different blocks keep it.
+    best, _ = graph.ops("TopK", best, num_blocks, num_outputs=2, axis=-1, largest=0)  # (R, B)
+    places = graph.op("Unsqueeze", best, graph.constant([2], np.int64))
+    kept = graph.op("GatherND", blocks, places, batch_dims=1)  # (R, B, size)
+    kept = graph.op("Reshape", kept, graph.constant([0, -1], np.int64))
+    values, offsets = graph.ops("TopK", kept, count, num_outputs=2, axis=-1)
+    width = graph.constant([size], np.int64)
+    block = graph.op("Div", offsets, width)
+    within = graph.op("Sub", offsets, graph.op("Mul", block, width))
+    first = graph.op("Mul", graph.op("GatherElements", best, block, axis=1), width)
+    return values, graph.op("Add", first, within)
