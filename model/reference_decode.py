@@ -152,3 +152,24 @@ def batch_greedy(
         target = torch.cat([target, best.masked_fill(ended, pad)[:, None]], dim=1)
         ended |= best == end
     return [[int(t) for t in row if t not in (pad, end)] for row in target[:, 1:].tolist()]
+
+
+def with_penalties(
+    extend: Extend, end: int, vocab_size: int, ngram_size: int = 0, repetition_penalty: float = 1.0, min_length: int = 0
+) -> Extend:
+    """``extend`` with what service/decoding/penalties.py defines, applied to the whole vocabulary."""
+
+    def penalized(ids: list[int], count: int) -> tuple[Tensor, Tensor]:
+        best, tokens = extend(ids, vocab_size)
+        values = torch.empty(vocab_size)
+        values[tokens] = best
+        for token in set(ids):
+            values[token] *= repetition_penalty
+        seen = [ids[i : i + ngram_size] for i in range(len(ids) - ngram_size + 1)] if ngram_size else []
+        for token in range(vocab_size):
+            if [*ids, token][-ngram_size:] in seen or (token == end and len(ids) < min_length):
+                values[token] = -torch.inf
+        result = values.topk(min(count, vocab_size))
+        return result.values, result.indices
+
+    return penalized

@@ -234,6 +234,9 @@ def _options(options: DecodeOptions | None) -> pb.DecodeOptions | None:
         length_penalty=options.length_penalty,
         num_alternatives=options.num_alternatives,
         max_length=options.max_length,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
+        repetition_penalty=options.repetition_penalty,
+        min_length=options.min_length,
     )
 
 

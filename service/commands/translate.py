@@ -54,6 +54,18 @@ def add_decode_flags(parser: argparse.ArgumentParser) -> None:
         "--max-length", type=int, default=defaults.max_length, metavar="N",
         help="target tokens per sentence; 0: the model's limit (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--min-length", type=int, default=defaults.min_length, metavar="N",
+        help="target tokens before a sentence may end (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-repeat-ngram", type=int, default=defaults.no_repeat_ngram_size, metavar="N",
+        help="no N tokens in a row come twice in a sentence; 0: they may (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=defaults.repetition_penalty, metavar="P",
+        help="log-probabilities of tokens that were there already times P, 1 to 10 (default: %(default)s)",
+    )  # fmt: skip
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +80,15 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
     """DecodeOptions of the flags; ends the program with 2 where they are out of range."""
     try:
-        return DecodeOptions(options.beam, options.length_penalty, options.alternatives, options.max_length)
+        return DecodeOptions(
+            options.beam,
+            options.length_penalty,
+            options.alternatives,
+            options.max_length,
+            no_repeat_ngram_size=options.no_repeat_ngram,
+            repetition_penalty=options.repetition_penalty,
+            min_length=options.min_length,
+        )
     except ValueError as error:
         wrong_usage(options, str(error))
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.penalties import Penalties
 from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found
 
@@ -48,15 +49,20 @@ class BeamSearch:
         self.finished_totals: NDArray[np.float32] = np.zeros((0, beams), np.float32)
         self.finished_ids: NDArray[np.int32] = np.zeros((0, beams, max_target_tokens), np.int32)
         self.finished_lengths: NDArray[np.int32] = np.zeros((0, beams), np.int32)
-        self.loops = LoopWatch()
+        self.loops, self.penalties = LoopWatch(), Penalties(end)
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def prefixes(self) -> NDArray[np.int32]:
+        return self.ids
 
     def admit(
         self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()
     ) -> None:
         self.loops.admit(sources or [()] * len(options))
+        self.penalties.admit(options)
         count, beams, size = len(options), self.num_beams, self.ids.shape[2]
         live = np.full((count, beams), NOTHING, np.float32)
         live[:, 0] = 0.0
@@ -78,7 +84,7 @@ class BeamSearch:
         # A sum is cheaper than looking at every number, and is not a number where one of them is not. It may also be
         # the sum of opposite infinities; then it is worth looking.
         bad = np.isnan(log_probabilities.sum())
-        failed = np.isnan(log_probabilities).any(axis=(1, 2)) if bad else np.zeros(len(self), bool)
+        failed = np.asarray(np.isnan(log_probabilities).any(axis=(1, 2))) if bad else np.zeros(len(self), bool)
         totals, parents, tokens = self.best_extensions(ids, log_probabilities)
         self.lengths += 1
         at_limit = self.lengths == self.max_lengths
@@ -178,6 +184,7 @@ class BeamSearch:
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         self.loops.keep(which)
+        self.penalties.keep(which)
         names = ("lengths", "max_lengths", "length_penalties", "live", "ids")
         finished = ("finished_scores", "finished_totals", "finished_ids", "finished_lengths")
         for name in (*names, *finished):

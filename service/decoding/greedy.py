@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.penalties import Penalties
 from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found
 
@@ -26,15 +27,20 @@ class GreedySearch:
         self.max_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
         self.length_penalties: NDArray[np.float64] = np.zeros(0)
         self.totals: NDArray[np.float32] = np.zeros(0, np.float32)
-        self.loops = LoopWatch()
+        self.loops, self.penalties = LoopWatch(), Penalties(end)
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def prefixes(self) -> NDArray[np.int32]:
+        return self.ids[:, None]
 
     def admit(
         self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()
     ) -> None:
         self.loops.admit(sources or [()] * len(options))
+        self.penalties.admit(options)
         count = len(options)
         self.ids = np.concatenate([self.ids, np.zeros((count, self.ids.shape[1]), np.int32)])
         self.lengths = np.append(self.lengths, np.zeros(count, np.int32))
@@ -61,5 +67,6 @@ class GreedySearch:
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         self.loops.keep(which)
+        self.penalties.keep(which)
         for name in ("ids", "lengths", "max_lengths", "length_penalties", "totals"):
             setattr(self, name, getattr(self, name)[which])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.penalties import Penalties
 
 
 class Found(NamedTuple):
@@ -45,6 +46,9 @@ class Search(Protocol):
 
     num_beams: int
     num_candidates: int
+    """Candidates of a row that a step needs, but for those that the penalties need more."""
+    penalties: Penalties
+    """Of the sentences in the search; applied to a step's candidates before ``advance``."""
     lengths: NDArray[np.int32]
     """(n,) tokens of each sentence so far."""
     max_lengths: NDArray[np.int32]
@@ -52,6 +56,10 @@ class Search(Protocol):
 
     def __len__(self) -> int:
         """Sentences in the search."""
+
+    @property
+    def prefixes(self) -> NDArray[np.int32]:
+        """(n, K, T_max) tokens of each beam, valid up to ``lengths``."""
 
     def admit(
         self, options: list[DecodeOptions], max_lengths: list[int], sources: Sequence[Sequence[int]] = ()

@@ -176,19 +176,26 @@ class Worker:
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
-        width = max(group.search.num_candidates for group in batch.groups.values())
-        width += len(self.rules.banned) if self.rules else 0
-        inputs = StepInputs(self.tokens[:num_rows], self.layout_cache[1], self.layout_cache[2], width)
+        inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
         candidates = binding.run(inputs, num_sentences)
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):
             ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]
+            search = group.search
+            if search.penalties.some:
+                ids, log_probabilities = search.penalties.apply(ids, log_probabilities, search.prefixes, search.lengths)
             if self.rules:
-                search, first = group.search, [member.sentence.first for member in group.members]
+                first = [member.sentence.first for member in group.members]
                 lengths = (search.lengths, search.max_lengths)
                 ids, log_probabilities = self.rules.apply(ids, log_probabilities, *lengths, first)
-            self.postprocess(beams, group, group.search.advance(ids, log_probabilities))
+            self.postprocess(beams, group, search.advance(ids, log_probabilities))
         self.report_step(started, num_rows, 1 - num_rows / (num_sentences * decoder.num_beams))
+
+    def num_candidates(self) -> int:
+        """How many candidates of a row this step needs."""
+        searches = [group.search for group in self.batch.groups.values()]
+        most = max(search.num_candidates + search.penalties.num_more(search.lengths) for search in searches)
+        return min(most + (len(self.rules.banned) if self.rules else 0), self.cache.shape.vocab_size)
 
     def report_step(self, started: float, num_rows: int, padding: float) -> None:
         now = time.monotonic()

@@ -34,16 +34,22 @@ PRIORITY_INTERACTIVE: Priority
 PRIORITY_BATCH: Priority
 
 class DecodeOptions(_message.Message):
-    __slots__ = ("num_beams", "length_penalty", "num_alternatives", "max_length")
+    __slots__ = ("num_beams", "length_penalty", "num_alternatives", "max_length", "no_repeat_ngram_size", "repetition_penalty", "min_length")
     NUM_BEAMS_FIELD_NUMBER: _ClassVar[int]
     LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
     NUM_ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    MIN_LENGTH_FIELD_NUMBER: _ClassVar[int]
     num_beams: int
     length_penalty: float
     num_alternatives: int
     max_length: int
-    def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., num_alternatives: _Optional[int] = ..., max_length: _Optional[int] = ...) -> None: ...
+    no_repeat_ngram_size: int
+    repetition_penalty: float
+    min_length: int
+    def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., num_alternatives: _Optional[int] = ..., max_length: _Optional[int] = ..., no_repeat_ngram_size: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., min_length: _Optional[int] = ...) -> None: ...
 
 class TranslateRequest(_message.Message):
     __slots__ = ("texts", "source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids")

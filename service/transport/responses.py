@@ -57,6 +57,9 @@ def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOpti
             length_penalty=defaults.length_penalty,
             num_alternatives=defaults.num_alternatives,
             max_length=defaults.max_length,
+            no_repeat_ngram_size=defaults.no_repeat_ngram_size,
+            repetition_penalty=defaults.repetition_penalty,
+            min_length=defaults.min_length,
         ),
     )
 

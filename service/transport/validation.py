@@ -6,7 +6,7 @@ Knows: limits and field names. Does not know: models, the engine, gRPC calls.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.decoding.options import DecodeOptions
+from service.decoding.options import MAX_NGRAM, DecodeOptions
 from service.engine.request import Priority
 from service.errors import InvalidRequest
 from service.pb import translation_pb2 as pb
@@ -23,7 +23,15 @@ _PRIORITIES = {
     pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     pb.PRIORITY_BATCH: Priority.BATCH,
 }
-_OPTION_FIELDS = ("num_beams", "length_penalty", "num_alternatives", "max_length")
+_OPTION_FIELDS = (
+    "num_beams",
+    "length_penalty",
+    "num_alternatives",
+    "max_length",
+    "no_repeat_ngram_size",
+    "repetition_penalty",
+    "min_length",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,9 @@ def _read_options(
         "length_penalty": (0, 5),
         "num_alternatives": (1, min(limits.max_alternatives, max(num_beams, 1))),
         "max_length": (0, 2**31 - 1),
+        "no_repeat_ngram_size": (0, MAX_NGRAM),
+        "repetition_penalty": (1, 10),
+        "min_length": (0, given.get("max_length", 0) or 2**31 - 1),
     }
     is_valid = True
     for name, value in given.items():

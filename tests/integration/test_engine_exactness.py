@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.reference_decode import beam_search, greedy_search
+from model.reference_decode import extend_with, search_beams, search_greedily, with_penalties
 from model.transformer import Transformer
 from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult, Timings
@@ -21,6 +21,8 @@ OPTIONS = [
     DecodeOptions(num_beams=4, num_alternatives=4),
     DecodeOptions(num_beams=2, length_penalty=0.0),
     DecodeOptions(num_beams=5, length_penalty=2.0, max_length=7),
+    DecodeOptions(num_beams=1, repetition_penalty=1.5, min_length=6),
+    DecodeOptions(num_beams=3, no_repeat_ngram_size=2, repetition_penalty=1.2, min_length=4),
 ]
 TEXTS = sentences(20)
 
@@ -60,11 +62,16 @@ def test_fp32_is_the_pytorch_oracle(nonsense_bundle: Path, random_transformer: T
             for text, result in zip(TEXTS[:10], translator.translate(TEXTS[:10], options), strict=True):
                 source = [*tokenizer.encode([text])[0], tokenizer.end]
                 limit = translator.max_length(len(source), options)
-                common = (random_transformer, source, tokenizer.start, tokenizer.end, limit)
+                extend = with_penalties(
+                    extend_with(random_transformer, source, tokenizer.start),
+                    *(tokenizer.end, translator.engine.workers[0].cache.shape.vocab_size),
+                    *(options.no_repeat_ngram_size, options.repetition_penalty, options.min_length),
+                )
+                common = (extend, tokenizer.end, limit)
                 if options.num_beams == 1:
-                    wanted = [greedy_search(*common)]
+                    wanted = [search_greedily(*common, source=source)]
                 else:
-                    wanted = beam_search(*common, options.num_beams, options.length_penalty)
+                    wanted = search_beams(*common, options.num_beams, options.length_penalty, source)
                 found = result.alternatives
                 assert [list(a.token_ids) for a in found] == [w.ids for w in wanted[: options.num_alternatives]]
                 if options.length_penalty == 1.0:

@@ -1,45 +1,29 @@
 """Greedy and beam search over arrays against the slow, obvious search, on made-up probabilities."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.reference_decode import Extend, search_beams, search_greedily
+from model.reference_decode import search_beams, search_greedily
 from service.decoding.beam import BeamSearch
 from service.decoding.greedy import GreedySearch
 from service.decoding.options import DecodeOptions
 from service.decoding.search import Found, Search
+from tests.unit.decoding.made_up_model import END, MadeUpModel
 
-VOCAB, END, SIZE = 40, 2, 12
+SIZE = 12
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A made-up language model: the next token's probabilities are a function of ``seed`` and the prefix alone."""
+class Sentence(MadeUpModel):
+    """A made-up model and what is asked of it."""
 
-    seed: int
-    max_length: int
-    length_penalty: float
-    arrives: int
-
-    def log_probabilities(self, prefix: list[int]) -> np.ndarray:
-        digest = hashlib.sha256(repr((self.seed, prefix)).encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        logits = rng.standard_normal(VOCAB).astype(np.float32) * 2
-        logits[END] += len(prefix) - 3
-        return logits - np.log(np.exp(logits).sum(dtype=np.float32))
-
-    def extend(self) -> Extend:
-        def best(prefix: list[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-            values, tokens = torch.from_numpy(self.log_probabilities(prefix)).topk(count)
-            return values, tokens
-
-        return best
+    max_length: int = SIZE
+    length_penalty: float = 1.0
+    arrives: int = 0
 
 
 def run(search: Search, sentences: list[Sentence]) -> dict[Sentence, list[Found]]:
@@ -79,6 +63,7 @@ def run(search: Search, sentences: list[Sentence]) -> dict[Sentence, list[Found]
 made_up = st.builds(
     Sentence,
     seed=st.integers(0, 10**6),
+    remembers=st.just(True),
     max_length=st.integers(1, SIZE),
     length_penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
     arrives=st.integers(0, 5),
@@ -90,7 +75,7 @@ made_up = st.builds(
 def test_beam_search_is_the_reference_whoever_it_shares_steps_with(sentences: list[Sentence], beams: int) -> None:
     results = run(BeamSearch(beams, END, SIZE), sentences)
     for sentence in sentences:
-        wanted = search_beams(sentence.extend(), END, sentence.max_length, beams, sentence.length_penalty)
+        wanted = search_beams(sentence.extend, END, sentence.max_length, beams, sentence.length_penalty)
         found = results[sentence]
         assert [list(f.ids) for f in found] == [w.ids for w in wanted]
         assert [f.score for f in found] == pytest.approx([w.score for w in wanted], abs=1e-5)
@@ -102,7 +87,7 @@ def test_beam_search_is_the_reference_whoever_it_shares_steps_with(sentences: li
 def test_greedy_search_is_the_reference(sentences: list[Sentence]) -> None:
     results = run(GreedySearch(END, SIZE), sentences)
     for sentence in sentences:
-        wanted = search_greedily(sentence.extend(), END, sentence.max_length)
+        wanted = search_greedily(sentence.extend, END, sentence.max_length)
         (found,) = results[sentence]
         assert list(found.ids) == wanted.ids
         length = len(found.ids)

@@ -60,6 +60,11 @@ def test_odd_texts_are_taken(text: str):
         (with_options(num_beams=8, num_alternatives=5), ["options.num_alternatives"]),
         (with_options(num_alternatives=0), ["options.num_alternatives"]),
         (with_options(max_length=-1), ["options.max_length"]),
+        (with_options(no_repeat_ngram_size=17), ["options.no_repeat_ngram_size"]),
+        (with_options(repetition_penalty=0.5), ["options.repetition_penalty"]),
+        (with_options(repetition_penalty=float("nan")), ["options.repetition_penalty"]),
+        (with_options(min_length=-1), ["options.min_length"]),
+        (with_options(max_length=5, min_length=6), ["options.min_length"]),
     ],
 )
 def test_what_is_out_of_range_is_named(message: pb.TranslateRequest, fields: list[str]):

@@ -1,0 +1,112 @@
+"""What a request may forbid or discourage: repeated n-grams, repeated tokens, an early end.
+
+Knows: candidate arrays and the tokens before them. Does not know: models, rows, requests. The definitions are those of
+Transformers' ``generate`` for ``no_repeat_ngram_size``, ``min_new_tokens`` and, in beam search, ``repetition_penalty``
+(CTRL, Keskar et al. 2019, equation 1, on log-probabilities), over the translation's own tokens:
+
+- a token that stands in the translation already has its log-probability multiplied by the repetition penalty;
+- a token that would complete an n-gram which the translation has already is impossible;
+- the end token is impossible before min_length tokens.
+
+No array as wide as the vocabulary is needed. All three only ever lower a number, and of a row at most U numbers, U
+being the different tokens of its translation and the end token. So the best C after them are among the best C + U
+before: whoever searches asks the graph for that many candidates, and gets the same as with all of them.
+
+Dimensions: n sentences, K beams, C candidates, T tokens of the longest translation so far.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.options import DecodeOptions
+
+CANDIDATE_STEP = 16  # so that the number of candidates, and with it memory, does not change with every token
+
+
+class Penalties:
+    """The penalties of the sentences of one search."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.ngram_sizes: NDArray[np.int32] = np.zeros(0, np.int32)
+        self.repetition: NDArray[np.float32] = np.zeros(0, np.float32)
+        self.min_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
+        self.some = False  # whether any sentence here has a penalty
+
+    def admit(self, options: Sequence[DecodeOptions]) -> None:
+        """Adds sentences behind those already here."""
+        self.ngram_sizes = np.append(self.ngram_sizes, np.array([o.no_repeat_ngram_size for o in options], np.int32))
+        self.repetition = np.append(self.repetition, np.array([o.repetition_penalty for o in options], np.float32))
+        self.min_lengths = np.append(self.min_lengths, np.array([o.min_length for o in options], np.int32))
+        self.some = bool(self.penalized().any())
+
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        """Forgets the sentences where ``which`` (n,) is false."""
+        self.ngram_sizes, self.repetition = self.ngram_sizes[which], self.repetition[which]
+        self.min_lengths = self.min_lengths[which]
+        self.some = self.some and bool(self.penalized().any())
+
+    def penalized(self) -> NDArray[np.bool_]:
+        """Which sentences have a penalty, (n,)."""
+        return np.asarray((self.ngram_sizes > 0) | (self.repetition != 1) | (self.min_lengths > 0))
+
+    def num_more(self, lengths: NDArray[np.int32]) -> int:
+        """How many candidates a row needs beyond those of its search; lengths (n,): tokens so far."""
+        if not self.some:
+            return 0
+        most = int(lengths[self.penalized()].max()) + 1
+        return -(-most // CANDIDATE_STEP) * CANDIDATE_STEP
+
+    def apply(
+        self,
+        ids: NDArray[np.int64],
+        log_probabilities: NDArray[np.float32],
+        prefixes: NDArray[np.int32],
+        lengths: NDArray[np.int32],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Candidates (n, K, C) after the penalties, best first again; changes its input.
+
+        Args:
+            prefixes: (n, K, T_max), each beam's tokens, valid up to lengths (n,).
+        """
+        if not self.some:
+            return ids, log_probabilities
+        chosen = np.flatnonzero(self.penalized())
+        candidates, values, so_far = ids[chosen], log_probabilities[chosen], lengths[chosen]
+        longest = int(so_far.max())
+        places = np.arange(longest)
+        # What stands past a translation's end is no token: -1.
+        tokens = np.where(places < so_far[:, None, None], prefixes[chosen, :, :longest], -1)
+        repeated = (candidates[..., None] == tokens[:, :, None, :]).any(axis=-1)
+        values = np.where(repeated, values * self.repetition[chosen, None, None], values)
+        banned = (candidates == self.end) & (so_far < self.min_lengths[chosen])[:, None, None]
+        sizes = self.ngram_sizes[chosen]
+        for size in np.unique(sizes[sizes > 0]).tolist():
+            some = np.flatnonzero((sizes == size) & (so_far >= size))
+            if len(some):
+                banned[some] |= completes_ngram(candidates[some], tokens[some], so_far[some], size)
+        values = np.where(banned & ~np.isnan(values), -np.inf, values)
+        order = np.argsort(-values, axis=-1, kind="stable")
+        ids[chosen] = np.take_along_axis(candidates, order, -1)
+        log_probabilities[chosen] = np.take_along_axis(values, order, -1)
+        return ids, log_probabilities
+
+
+def completes_ngram(
+    candidates: NDArray[np.int64], tokens: NDArray[np.int32], lengths: NDArray[np.int32], size: int
+) -> NDArray[np.bool_]:
+    """Whether each candidate (m, K, C) would complete an n-gram of ``size`` tokens that is in its translation.
+
+    Args:
+        tokens: (m, K, T), -1 past a translation's end. lengths: (m,), each at least ``size``.
+    """
+    ends = tokens[:, :, size - 1 :]  # (m, K, T - size + 1): the last token of each n-gram
+    same = ends >= 0
+    for i in range(size - 1):
+        # The newest size - 1 tokens, one after the other, beside the tokens at the same place of each n-gram.
+        place = np.broadcast_to((lengths - (size - 1) + i)[:, None, None], (*tokens.shape[:2], 1))
+        same = same & (tokens[:, :, i : i + ends.shape[2]] == np.take_along_axis(tokens, place, -1))
+    followers = np.where(same, ends, -1)
+    return np.asarray((candidates[..., None] == followers[:, :, None, :]).any(axis=-1))
