@@ -40,7 +40,7 @@ class RemoteEngine:
 
     Args:
         num_streams: a stream goes to one server; where the name stands for several, each stream chooses anew.
-        patience_s: how long nothing but refusals may come before the job fails.
+        patience_s: how long no answer but refusals may come, while texts are open, before the job fails.
 
     Raises:
         ServiceError: the service does not answer. ConfigurationError: it has not one model of these languages.
@@ -52,18 +52,29 @@ class RemoteEngine:
         self._client, self._source, self._target, self._options = client, source, target, options
         self._patience_s = patience_s
         self.model, self._max_characters = self._inspect()
-        self.failure: DragomanError | None = None
+        self._failure: DragomanError | None = None
+        self._last_refusal = "none"
         self._closed = threading.Event()
         # Guards all below; notified when a text comes.
         self._changed = threading.Condition()
         self._waiting: deque[_Text] = deque()
         self._delay_s, self._paused_until = 0.0, 0.0
-        self._failing_since: float | None = None
+        self._num_open, self._quiet_since = 0, time.monotonic()
         self._threads = [
             threading.Thread(target=self._run, name=f"stream-{number}", daemon=True) for number in range(num_streams)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def failure(self) -> DragomanError | None:
+        """As TextEngine; also where nothing has come for longer than patience allows."""
+        with self._changed:
+            if self._num_open and time.monotonic() - self._quiet_since > self._patience_s:
+                self._failure = self._failure or ServiceError(
+                    "UNAVAILABLE", f"no answer for {self._patience_s:g} s; the last refusal was: {self._last_refusal}"
+                )
+        return self._failure
 
     def submit(self, text: str, on_answer: OnAnswer) -> None:
         if len(text) > self._max_characters:
@@ -71,6 +82,9 @@ class RemoteEngine:
             on_answer(InvalidRequest("text.text", f"{len(text)} characters are more than the service's {limit}"))
             return
         with self._changed:
+            if self._num_open == 0:
+                self._quiet_since = time.monotonic()
+            self._num_open += 1
             self._waiting.append(_Text(text, on_answer))
             self._changed.notify()
 
@@ -81,8 +95,9 @@ class RemoteEngine:
 
     def close(self) -> None:
         self._closed.set()
-        for thread in self._threads:
-            thread.join(1.0)  # it ends by itself, unless the service answers no more
+        until = time.monotonic() + 1.0
+        for thread in self._threads:  # they end by themselves, unless the service answers no more
+            thread.join(max(0.0, until - time.monotonic()))
         self._client.close()
 
     def _inspect(self) -> tuple[dict[str, Any], int]:
@@ -106,7 +121,7 @@ class RemoteEngine:
             except ServiceError as error:
                 self._refused(error)
             except Exception as error:  # a bug; a job that waits for ever would not tell
-                self.failure = DragomanError(f"a stream failed: {type(error).__name__}: {error}")
+                self._failure = DragomanError(f"a stream failed: {type(error).__name__}: {error}")
             finally:
                 call.end()
             self._before_next_stream()
@@ -127,7 +142,8 @@ class RemoteEngine:
                 self.put_back([item])
                 return
         with self._changed:
-            self._delay_s, self._failing_since = 0.0, None
+            self._delay_s, self._quiet_since = 0.0, time.monotonic()
+            self._num_open -= 1
         item.on_answer(answer)
 
     def _refused(self, error: ServiceError) -> None:
@@ -135,15 +151,11 @@ class RemoteEngine:
         if self._closed.is_set():
             return
         if error.code not in (*_TRY_AGAIN, _MAY_BE_THE_TEXT):
-            self.failure = error
+            self._failure = error
             return
         now = time.monotonic()
         with self._changed:
-            self._failing_since = self._failing_since or now
-            if now - self._failing_since > self._patience_s:
-                self.failure = ServiceError(
-                    error.code, f"no answer for {self._patience_s:g} s, the last refusal was: {error}"
-                )
+            self._last_refusal = str(error)
             if now >= self._paused_until:  # one refusal of many at the same time counts
                 self._delay_s = min(max(2 * self._delay_s, FIRST_DELAY_S, error.retry_after_s or 0), MAX_DELAY_S)
                 self._paused_until = now + self._delay_s * random.uniform(0.8, 1.2)
@@ -155,7 +167,7 @@ class RemoteEngine:
             if not self.is_over:
                 self.check_model()
         except ConfigurationError as error:
-            self.failure = error
+            self._failure = error
         except ServiceError as error:
             self._refused(error)
 
