@@ -104,12 +104,23 @@ def norm_of(name: str) -> tuple[str, str]:
 
 
 @torch.inference_mode()
-def record(model: Transformer, sources: Sequence[Sequence[int]], pad: int, start: int, end: int) -> dict[str, Recorder]:
-    """Runs the model on ``sources`` and its own translations of them; what each product was given, by its name."""
+def record(
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    pad: int,
+    start: int,
+    end: int,
+    first: Sequence[int] = (),
+) -> dict[str, Recorder]:
+    """Runs the model on ``sources`` and its own translations of them; what each product was given, by its name.
+
+    Args:
+        first: token ids that every translation begins with.
+    """
     limit = min(2 * max(map(len, sources)) + 10, model.config.max_positions)
     targets: list[list[int]] = []
-    for first in range(0, len(sources), BATCH_SENTENCES):
-        targets += batch_greedy(model, sources[first : first + BATCH_SENTENCES], pad, start, end, limit)
+    for place in range(0, len(sources), BATCH_SENTENCES):
+        targets += batch_greedy(model, sources[place : place + BATCH_SENTENCES], pad, start, end, limit, first)
     recorders: dict[str, Recorder] = {OUTPUT: Recorder()}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -17,7 +17,7 @@ from model.checkpoint import CheckpointError, load_model
 from model.corpus import open_text
 from service.errors import BundleError
 from service.runtime.bundle import Bundle
-from service.runtime.tokenizer import Tokenizer
+from service.runtime.piece_tokenizer import tokenizer_of
 
 EXIT_FAILED, EXIT_BAD_BUNDLE = 1, 78
 CALIBRATION_LINES = 256
@@ -124,7 +124,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             return 0
         model, _, _ = load_model(arguments.checkpoint)
         manifest = bundle.manifest
-        tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
+        tokenizer = tokenizer_of(bundle)
         lines = arguments.text.read_text(encoding="utf-8").splitlines() if arguments.text else []
         sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
         for precision, graphs in manifest.precisions.items():

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from export.graph_runner import GraphRunner
-from model.reference_decode import Extend, search_beams, search_greedily
-from service.runtime.bundle import Golden
+from model.reference_decode import Extend, constrained, search_beams, search_greedily
+from service.runtime.bundle import Decoding, Golden, Language
 from service.runtime.tokenizer import Tokenizer
 
 NUM_BEAMS, MAX_GOLDEN, MAX_LENGTH = 4, 4, 60
@@ -30,17 +30,30 @@ class ClearestGap:
 
 
 def golden_translations(
-    runner: GraphRunner, tokenizer: Tokenizer, precision: str, texts: Sequence[str], max_target_tokens: int
+    runner: GraphRunner,
+    tokenizer: Tokenizer,
+    precision: str,
+    texts: Sequence[str],
+    max_target_tokens: int,
+    languages: tuple[Language, Language],
+    decoding: Decoding,
 ) -> list[Golden]:
-    """Up to MAX_GOLDEN texts whose greedy and beam translations are clear, with their token ids."""
+    """Up to MAX_GOLDEN texts whose greedy and beam translations are clear, with their token ids.
+
+    Args:
+        languages: source and target, the model's first. decoding: what the model demands of every search.
+    """
     golden: list[Golden] = []
+    last = tokenizer.end if decoding.force_end else None
     for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
-        source = [*ids, tokenizer.end]
-        length = min(3 * len(source) + 16, max_target_tokens)
+        source = [*languages[1].prefix, *languages[0].prefix, *ids, tokenizer.end]
+        length = min(decoding.max_length or 3 * len(source) + 16, max_target_tokens)
+        rules = (languages[1].first, decoding.banned, last, length)
         gap = ClearestGap(runner.extend_with(source, length))
-        greedy = search_greedily(gap, tokenizer.end, length, source)
-        extend = runner.extend_with(source, length)
-        beams = search_beams(extend, tokenizer.end, length, NUM_BEAMS, source=source)
+        greedy = search_greedily(constrained(gap, *rules), tokenizer.end, length, source)
+        extend = constrained(runner.extend_with(source, length), *rules)
+        stop = decoding.stop_at_beams
+        beams = search_beams(extend, tokenizer.end, length, NUM_BEAMS, source=source, stop_at_beams=stop)
         ended = greedy.ids[-1] == beams[0].ids[-1] == tokenizer.end and len(greedy.ids) <= MAX_LENGTH
         clear = gap.smallest > GREEDY_MARGIN and len(beams) > 1 and beams[0].score - beams[1].score > BEAM_MARGIN
         if ended and clear:

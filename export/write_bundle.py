@@ -4,7 +4,7 @@ Knows: which files a bundle has. Does not know: operators (layers.py), what make
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from export.weights_file import WeightsFile
 from model.checkpoint import Description
 from model.transformer import Transformer
 from service.decoding.options import MAX_BEAMS
-from service.runtime.bundle import MANIFEST, Graphs, Manifest, Shape, manifest_json, sha256_of
+from service.runtime.bundle import MANIFEST, Decoding, Graphs, Language, Manifest, Shape, manifest_json, sha256_of
 from service.runtime.tokenizer import Tokenizer
 
 PRECISIONS = ("cpu-int8", "cpu-fp32")
@@ -51,6 +51,17 @@ class ExportOptions:
     """Source sentences to choose golden translations from."""
     card: Mapping[str, Any] = field(default_factory=dict)
     """Training text, licence, scores, known failures."""
+    source_languages: tuple[Language, ...] = ()
+    """Those that requests choose from, the default first; none: the description's is the only one."""
+    target_languages: tuple[Language, ...] = ()
+    """As source_languages."""
+    decoding: Decoding = field(default_factory=Decoding)
+    """What the model demands of every search."""
+
+    @property
+    def languages(self) -> tuple[Language, Language]:
+        """Source and target where nobody chooses."""
+        return (*self.source_languages, Language(""))[0], (*self.target_languages, Language(""))[0]
 
 
 class ExportError(Exception):
@@ -74,16 +85,19 @@ def state_arrays(model: Transformer) -> dict[str, Array]:
 
 
 def prepare(
-    model: Transformer, tokenizer: Tokenizer, precision: str, texts: Sequence[str]
+    model: Transformer, tokenizer: Tokenizer, precision: str, options: ExportOptions
 ) -> tuple[Mapping[str, Array], Matrices]:
     """The weights to write and how their products are computed."""
     state = state_arrays(model)
     if precision == "cpu-fp32":
         return state, Float32()
-    sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(texts) if 0 < len(ids) < model.config.max_positions]
+    source, target = options.languages
+    encoded = tokenizer.encode(options.calibration_texts)
+    sources = [[*target.prefix, *source.prefix, *ids, tokenizer.end] for ids in encoded if ids]
+    sources = [ids for ids in sources if len(ids) <= model.config.max_positions]
     if not sources:
         return state, PerRowInt8()
-    recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end)
+    recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end, target.first)
     state, scales = equalize(model, state, recorders)
     return state, StaticInt8(scales)
 
@@ -154,15 +168,17 @@ def write_bundle(
     shape, reports = shape_of(model), {}
     golden = []
     with whole_or_nothing(folder) as partial, torch.inference_mode():
-        (partial / "vocabulary.spm").write_bytes(tokenizer.model)
+        for name, content in tokenizer.files().items():
+            (partial / name).write_bytes(content)
         precisions = {}
         for precision in options.precisions:
-            state, matrices = prepare(model, tokenizer, precision, options.calibration_texts)
+            state, matrices = prepare(model, tokenizer, precision, options)
             precisions[precision] = write_graphs(model, state, matrices, partial, precision)
         for precision, graphs in precisions.items():
             runner = GraphRunner(partial, graphs, shape, tokenizer.start)
             reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))
-            golden += golden_translations(runner, tokenizer, precision, options.golden_texts, options.max_target_tokens)
+            rules = (options.max_target_tokens, options.languages, options.decoding)
+            golden += golden_translations(runner, tokenizer, precision, options.golden_texts, *rules)
         manifest = Manifest(
             name=options.name,
             version=options.version,
@@ -171,9 +187,12 @@ def write_bundle(
             shape=shape,
             max_source_tokens=options.max_source_tokens,
             max_target_tokens=options.max_target_tokens,
-            vocabulary="vocabulary.spm",
+            vocabulary=next(reversed(tokenizer.files())),
             precisions=precisions,
             golden=tuple(golden),
+            source_languages=options.source_languages,
+            target_languages=options.target_languages,
+            decoding=options.decoding,
             card=options.card,
         )
         write_manifest(partial, manifest)

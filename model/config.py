@@ -18,7 +18,7 @@ class ModelConfig:
     """The shape of a Transformer; the defaults are the paper's base model, but pre-norm."""
 
     vocab_size: int
-    """V: pieces in the joint vocabulary."""
+    """V: pieces in the joint vocabulary, or in the target's."""
     model_width: int = 512
     """M: columns of every token vector; even, a multiple of num_heads."""
     num_heads: int = 8
@@ -49,11 +49,18 @@ class ModelConfig:
     """Source and target share their embedding; the output matrix is always the target's."""
     output_bias: bool = False
     """A learned number per piece, added to the logits (Marian has it)."""
+    source_vocab_size: int = 0
+    """Pieces in the source's own vocabulary, where tie_embeddings is false; 0: as many as in the target's."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "model_width", "num_heads", "feed_forward_width", "max_positions")
         for name in (*sizes, "num_encoder_layers", "num_decoder_layers"):
             require(getattr(self, name) >= 1, f"model.{name} ({getattr(self, name)}) must be >= 1")
+        require(self.source_vocab_size >= 0, f"model.source_vocab_size ({self.source_vocab_size}) must be >= 0")
+        require(
+            not (self.tie_embeddings and self.source_vocab_size),
+            f"model.source_vocab_size ({self.source_vocab_size}) needs tie_embeddings = false",
+        )
         require(self.norm_epsilon > 0, f"model.norm_epsilon ({self.norm_epsilon}) must be > 0")
         require(self.position_offset >= 0, f"model.position_offset ({self.position_offset}) must be >= 0")
         require(self.model_width % 2 == 0, f"model.model_width ({self.model_width}) must be even")

@@ -36,6 +36,27 @@ Extend = Callable[[list[int], int], tuple[Tensor, Tensor]]
 """(target ids so far, n) -> log-probabilities and ids of the n best next tokens, best first."""
 
 
+def constrained(
+    extend: Extend, first: Sequence[int] = (), banned: Sequence[int] = (), last: int | None = None, max_length: int = 0
+) -> Extend:
+    """``extend``, but translations begin with ``first``, never hold ``banned``, and end with ``last`` at max_length.
+
+    A token that must come costs nothing; what is banned keeps its probability, which nothing gets. So does
+    Transformers' ``generate``.
+    """
+
+    def chosen(ids: list[int], count: int) -> tuple[Tensor, Tensor]:
+        place = len(ids)
+        forced = last if last is not None and place + 1 == max_length else first[place] if place < len(first) else None
+        if forced is not None:
+            return torch.zeros(1), torch.tensor([forced])
+        values, tokens = extend(ids, count + len(banned))
+        allowed = ~torch.isin(tokens, torch.tensor(list(banned), dtype=tokens.dtype))
+        return values[allowed][:count], tokens[allowed][:count]
+
+    return chosen
+
+
 def extend_with(model: Transformer, source: Sequence[int], start: int) -> Extend:
     """Next tokens by the PyTorch model. ``source`` has its end token."""
     lengths = torch.tensor([len(source)])
@@ -89,8 +110,9 @@ def search_beams(
     num_beams: int,
     length_penalty: float = 1.0,
     source: Sequence[int] = (),
+    stop_at_beams: bool = False,
 ) -> list[Hypothesis]:
-    """Up to ``num_beams`` hypotheses, best first."""
+    """Up to ``num_beams`` hypotheses, best first; ``stop_at_beams``: the search ends with so many finished ones."""
     live: list[tuple[Tensor, list[int]]] = [(torch.tensor(0.0), [])]
     finished: list[Hypothesis] = []
     for length in range(1, max_length + 1):
@@ -110,7 +132,7 @@ def search_beams(
         best_live = float(live[0][0]) / length**length_penalty
         if is_looping(live[0][1], source):
             return finished or [Hypothesis(live[0][1], best_live)]
-        if len(finished) == num_beams and best_live <= finished[-1].score:
+        if len(finished) == num_beams and (stop_at_beams or best_live <= finished[-1].score):
             break
     return finished
 
@@ -135,9 +157,19 @@ def beam_search(
 
 @torch.inference_mode()
 def batch_greedy(
-    model: Transformer, sources: Sequence[Sequence[int]], pad: int, start: int, end: int, max_length: int
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    pad: int,
+    start: int,
+    end: int,
+    max_length: int,
+    first: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Greedy ids, end token left out, of many sources at once: for looking at translations while training."""
+    """Greedy ids, end token left out, of many sources at once: for looking at translations while training.
+
+    Args:
+        first: token ids that every translation begins with.
+    """
     lengths = torch.tensor([len(ids) for ids in sources])
     source = torch.full((len(sources), int(lengths.max())), pad)
     for row, ids in enumerate(sources):
@@ -145,7 +177,7 @@ def batch_greedy(
     device = model.positions.device
     lengths = lengths.to(device)
     memory = model.encode(source.to(device), lengths)
-    target = torch.full((len(sources), 1), start, device=device)
+    target = torch.tensor([[start, *first]] * len(sources), device=device)
     ended = torch.zeros(len(sources), dtype=torch.bool, device=device)
     while target.shape[1] <= max_length and not bool(ended.all()):
         best = model.project(model.decode(target, memory, lengths)[:, -1]).argmax(dim=-1)

@@ -174,7 +174,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         width = config.model_width
-        self.source_embedding = nn.Embedding(config.vocab_size, width)
+        self.source_embedding = nn.Embedding(config.source_vocab_size or config.vocab_size, width)
         self.target_embedding = (
             self.source_embedding if config.tie_embeddings else nn.Embedding(config.vocab_size, width)
         )

@@ -37,6 +37,9 @@ LATER_COMMANDS = {
     "export-transformers": LaterCommand(
         "export.cli", "add_commands", "export", "write a checkpoint as a folder that Transformers loads"
     ),
+    "import-marian": LaterCommand(
+        "export.huggingface.cli", "add_import_command", "export", "make a bundle of an OPUS-MT or M2M-100 checkpoint"
+    ),
     "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
 }
 

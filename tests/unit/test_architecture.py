@@ -43,7 +43,10 @@ ONLY_IN = {
     "sentencepiece": ("service/runtime", "model", "export"),
 }
 # Imported when they are called, so that serving needs none of the extra packages.
-LAZY = {"service/cli.py": ("model.cli", "export.cli"), "service/commands/evaluate.py": ("model.evaluate",)}
+LAZY = {
+    "service/cli.py": ("model.cli", "export.cli", "export.huggingface.cli"),
+    "service/commands/evaluate.py": ("model.evaluate",),
+}
 MAX_LINES, MAX_LINES_MODEL = 320, 450
 MAX_FUNCTION_LINES = 40  # its docstring not counted
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
