@@ -5,6 +5,7 @@ cannot hide one here.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,27 @@ def load(path: Path) -> ort.InferenceSession:
 
 
 class GraphRunner:
-    """The graphs of one precision."""
+    """The graphs of one precision.
+
+    At most two are loaded at a time: each has the weights in a form of its own, and eight of them would need more
+    memory than everything else in an export together.
+    """
 
     def __init__(self, root: Path, graphs: Graphs, shape: Shape, start: int) -> None:
         self.shape, self.start = shape, start
-        self.encoder = load(root / graphs.encoder)
-        self.decoders = {beams: load(root / path) for beams, path in graphs.decoder.items()}
-        self.score_session = load(root / graphs.score)
+        self.root, self.graphs = root, graphs
+        self.load = lru_cache(maxsize=2)(load)
+
+    @property
+    def encoder(self) -> ort.InferenceSession:
+        return self.load(self.root / self.graphs.encoder)
+
+    def decoder(self, beams: int) -> ort.InferenceSession:
+        return self.load(self.root / self.graphs.decoder[beams])
+
+    @property
+    def score_session(self) -> ort.InferenceSession:
+        return self.load(self.root / self.graphs.score)
 
     def encode(self, sources: Sequence[Sequence[int]], capacity: int = 0) -> tuple[Cache, NDArray[np.int64]]:
         """Cross-attention keys and values (B, H, S, D) by name, and the lengths; ``capacity`` pads S further."""
@@ -42,8 +57,9 @@ class GraphRunner:
         source = np.zeros((len(sources), max(capacity, int(lengths.max()))), np.int64)
         for row, ids in enumerate(sources):
             source[row, : len(ids)] = ids
-        names = [output.name for output in self.encoder.get_outputs()]
-        results = self.encoder.run(names, {"source": source, "source_lengths": lengths})
+        encoder = self.encoder
+        names = [output.name for output in encoder.get_outputs()]
+        results = encoder.run(names, {"source": source, "source_lengths": lengths})
         return dict(zip(names, results, strict=True)), lengths
 
     def empty(self, rows: int, capacity: int) -> Cache:
@@ -83,7 +99,7 @@ class GraphRunner:
             **cache,
             **cross,
         }
-        session = self.decoders[beams]
+        session = self.decoder(beams)
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, feeds), strict=True))
         new_cache = {name: results[f"present_{name}"] for name in cache}

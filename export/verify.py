@@ -160,7 +160,7 @@ def check_beam_places(runner: GraphRunner, sources: Sequence[Sequence[int]], tar
     prefixes = [[runner.start, *target[:-1]] for target in targets[-2:]]
     size = min(map(len, prefixes))
     alone: dict[tuple[int, int], Array] = {}
-    for beams in runner.decoders:
+    for beams in runner.graphs.decoder:
         rows = max(beams, 1)
         cache = runner.empty(2 * rows, size)
         for position in range(size):

@@ -1,0 +1,244 @@
+"""A folder is imported as what it says, or refused with the name of what cannot be honoured. Without Transformers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from export.huggingface.folder import ImportRefused
+from export.huggingface.importer import read_checkpoint
+from export.huggingface.language_codes import bcp47, bcp47_of_all
+from model.reference_decode import constrained, extend_with, search_beams, search_greedily
+from service.cli import main
+from service.decoding.options import DecodeOptions
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from service.errors import InvalidRequest
+from service.runtime.tokenizer import Tokenizer
+from tests.conftest import random_model, sentences
+from tests.unit.export.huggingface.conftest import POST_NORM, edit_json
+
+Make = Callable[..., Path]
+
+
+def test_what_was_written_is_read(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
+    written = random_model(**POST_NORM, activation="silu")
+    read = read_checkpoint(make_folder(several=False, activation="silu"), [], [])
+    source = torch.tensor([[5, 270, 300, nonsense_tokenizer.end]])
+    target = torch.tensor([[nonsense_tokenizer.pad, 280, 290]])
+    wanted, found = (m(source, torch.tensor([4]), target).log_softmax(-1) for m in (written, read.model))
+    assert torch.isneginf(found[..., nonsense_tokenizer.pad]).all()
+    others = [i for i in range(written.config.vocab_size) if i != nonsense_tokenizer.pad]
+    # What a banned token gives up goes to the others.
+    assert torch.allclose(found[..., others], wanted[..., others].log_softmax(-1), atol=1e-5)
+    assert [language.code for language in read.sources + read.targets] == ["en", "fr"]
+    assert read.decoding.max_length == 40
+    assert read.decoding.force_end
+    assert read.proposed == {"num_beams": 6, "length_penalty": 1.0}
+    assert read.tokenizer.start == nonsense_tokenizer.pad
+    for text in [*sentences(5), "", "é </s> 😀\u200b"]:
+        assert read.tokenizer.encode([text]) == nonsense_tokenizer.encode([text])
+        [ids] = read.tokenizer.encode([text])
+        assert read.tokenizer.decode([ids]) == nonsense_tokenizer.decode([ids])
+
+
+def test_command_makes_a_bundle_of_several_targets_that_decodes_as_the_oracle(
+    make_folder: Make, tmp_path: Path
+) -> None:
+    """Greedy and beam search: target token before the source, pad never, the end forced at the limit."""
+    folder, bundle = make_folder(num_heads=4), tmp_path / "bundle"
+    assert main(["import-marian", str(folder), str(bundle), "--precision", "cpu-fp32"]) == 0
+    checkpoint = read_checkpoint(folder, [], [])
+    translator = Translator.load(bundle, EngineSettings(num_workers=1, stop_repetition=False))
+    try:
+        assert translator.info.targets == ("fr", "de")
+        texts = sentences(6)
+        for target in checkpoint.targets:
+            for beams in (1, 4):
+                options = DecodeOptions(num_beams=beams, max_length=9)
+                results = translator.translate(texts, options, ("en", target.code))
+                for text, result in zip(texts, results, strict=True):
+                    [ids] = checkpoint.tokenizer.encode([text])
+                    end = checkpoint.tokenizer.end
+                    extend = extend_with(checkpoint.model, [*target.prefix, *ids, end], checkpoint.tokenizer.start)
+                    extend = constrained(extend, last=end, max_length=9)
+                    right = search_greedily(extend, end, 9) if beams == 1 else search_beams(extend, end, 9, beams)[0]
+                    assert list(result.alternatives[0].token_ids) == right.ids
+                    assert result.score == pytest.approx(right.score, abs=1e-4)
+                    assert right.ids[-1] == end
+        with pytest.raises(InvalidRequest, match="none of this model's languages: fr, de"):
+            translator.translate(texts)
+    finally:
+        translator.close()
+    assert main(["translate", "--bundle", str(bundle), "--to", "de-AT", "the red house"]) == 0
+    assert main(["translate", "--bundle", str(bundle), "--to", "it", "the red house"]) == 78
+    assert main(["verify", str(bundle)]) == 0
+
+
+def test_bad_words_without_rescaling_keep_their_probability(make_folder: Make) -> None:
+    folder = make_folder()
+    edit_json(folder / "generation_config.json", renormalize_logits=False, early_stopping=True)
+    read = read_checkpoint(folder, [], ["de"])
+    assert read.decoding.banned == (read.tokenizer.pad,)
+    assert read.decoding.stop_at_beams
+    assert [language.code for language in read.targets] == ["de"]
+
+
+def test_a_bin_is_read_without_running_code(make_folder: Make, tmp_path: Path) -> None:
+    folder = make_folder()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ImportRefused, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        read_checkpoint(folder, [], [])
+    torch.save(tensors, folder / "pytorch_model.bin")
+    read_checkpoint(folder, [], [])
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
+
+    torch.save(tensors | {"evil": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ImportRefused, match="more than plain tensors"):
+        read_checkpoint(folder, [], [])
+    assert not (tmp_path / "ran").exists()
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def set_config(**changes: object) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "config.json", **changes)
+
+
+def set_generation(**changes: object) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "generation_config.json", **changes)
+
+
+def set_tensor(name: str, make: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        value = make(tensors.pop(name, torch.zeros(1)))
+        save_file(tensors | ({} if value is None else {name: value}), folder / "model.safetensors")
+
+    return change
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+FC1 = "model.encoder.layers.0.fc1.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop("config.json"), r"config\.json is missing"),
+        (drop("source.spm"), r"source\.spm is missing"),
+        (drop("vocab.json"), r"vocab\.json is missing"),
+        (truncate("model.safetensors"), r"model\.safetensors is damaged"),
+        (truncate("config.json"), r"config\.json is not JSON"),
+        (lambda folder: (folder / "target.spm").write_bytes(b"x"), r"target\.spm is no SentencePiece model"),
+        (set_config(model_type="t5"), r"model_type \('t5'\)"),
+        (set_config(architectures=["MarianModel"]), "architectures"),
+        (set_config(activation_function="gelu_new"), r"activation_function \('gelu_new'\)"),
+        (set_config(normalize_embedding=True), "normalize_embedding"),
+        (set_config(normalize_before=True), "normalize_before"),
+        (set_config(rope_theta=10000), "'rope_theta'"),
+        (set_config(decoder_attention_heads=1), "decoder_attention_heads"),
+        (set_config(tie_word_embeddings=False), "tie_word_embeddings"),
+        (set_config(d_model=30), "d_model|model_width|has shape"),
+        (set_config(vocab_size=400), r"decoder_vocab_size"),
+        (set_config(encoder_layers=3), r"no model\.encoder\.layers\.2\."),
+        (set_config(encoder_layers=1), r"hold model\.encoder\.layers\.1\."),
+        (set_config(encoder_layers="6"), r"encoder_layers \('6'\)"),
+        (set_config(eos_token_id=7), "eos_token"),
+        (set_config(pad_token_id=100_000), "pad_token_id"),
+        (set_config(num_hidden_layers=5), "num_hidden_layers"),
+        (set_generation(no_repeat_ngram_size=3), "no_repeat_ngram_size"),
+        (set_generation(repetition_penalty=1.2), "repetition_penalty"),
+        (set_generation(do_sample=True), "do_sample"),
+        (set_generation(early_stopping="never"), "early_stopping"),
+        (set_generation(bad_words_ids=[[1, 5]]), "bad_words_ids"),
+        (set_generation(bad_words_ids=[[100_000]]), "bad_words_ids"),
+        (set_generation(forced_eos_token_id=9), "forced_eos_token_id"),
+        (set_generation(something_new=1), "'something_new'"),
+        (set_tensor(FC1, lambda tensor: None), rf"no {FC1}"),
+        (set_tensor(FC1, lambda tensor: tensor.T.contiguous()), rf"{FC1} has shape"),
+        (set_tensor(FC1, lambda tensor: tensor * float("nan")), rf"{FC1} holds numbers that are not finite"),
+        (set_tensor(FC1, lambda tensor: tensor.to(torch.int8)), rf"{FC1} holds torch.int8"),
+        (set_tensor("lm_head.weight", lambda tensor: torch.zeros(318, 32)), "lm_head.weight is not the embedding"),
+        (set_tensor("model.extra.weight", lambda tensor: tensor), r"hold model\.extra\.weight"),
+        (set_tensor("model.encoder.embed_positions.weight", lambda tensor: tensor + 1), "embed_positions"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    damage: Callable[[Path], None], message: str, make_folder: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder()
+    read_checkpoint(folder, [], [])
+    damage(folder)
+    with pytest.raises(ImportRefused, match=message):
+        read_checkpoint(folder, [], [])
+    assert main(["import-marian", str(folder), str(folder.parent / "bundle")]) == 78
+    assert "import" not in capsys.readouterr().out
+    assert not (folder.parent / "bundle").exists()
+
+
+def test_languages_are_named_or_asked_for(make_folder: Make) -> None:
+    folder = make_folder(several=False)
+    edit_json(folder / "tokenizer_config.json", source_lang="ROMANCE")
+    with pytest.raises(ImportRefused, match="source_lang .*--source-language"):
+        read_checkpoint(folder, [], [])
+    read = read_checkpoint(folder, ["fr", "es"], ["en"])
+    assert [language.code for language in read.sources] == ["fr", "es"]
+    assert read.has_choice == (True, False)
+    with pytest.raises(ImportRefused, match="one target only"):
+        read_checkpoint(folder, ["fr"], ["en", "de"])
+    with pytest.raises(ImportRefused, match="--target-language it: the checkpoint has de, fr"):
+        read_checkpoint(make_folder(), [], ["it"])
+
+
+def test_language_codes() -> None:
+    assert [bcp47(c) for c in ("fra", "fr", "pt_br", "cmn_Hans", "ast", "ROMANCE", "")] == [
+        *("fr", "fr", "pt-BR", "zh-Hans", "ast", "", "")
+    ]
+    codes = ["fra_Latn", "zho_Hans", "zho_Hant", "arb_Arab", "ary_Arab", "xx yy"]
+    assert bcp47_of_all(codes) == {
+        **{"fra_Latn": "fr", "zho_Hans": "zh-Hans", "zho_Hant": "zh-Hant", "arb_Arab": "ar", "ary_Arab": "ary"}
+    }
+    assert bcp47_of_all(["cmn", "zho"]) == {"cmn": "zh", "zho": "zho"}
+
+
+def test_every_key_has_one_fate() -> None:
+    from export.huggingface import config, generation
+
+    for fates in (
+        (config.USED, config.FIXED.keys(), config.IRRELEVANT),
+        (generation.USED, generation.NEUTRAL.keys(), generation.IRRELEVANT),
+    ):
+        assert len(set().union(*fates)) == sum(map(len, fates))
+
+
+def test_separate_vocabularies(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
+    folder = make_folder(several=False, tie_embeddings=False)
+    ids = json.loads((folder / "vocab.json").read_text())
+    source = {piece: i for piece, i in ids.items() if i < len(ids) - 3}
+    (folder / "vocab.json").write_text(json.dumps(source))
+    (folder / "target_vocab.json").write_text(json.dumps(ids))
+    edit_json(folder / "tokenizer_config.json", separate_vocabs=True)
+    edit_json(folder / "config.json", vocab_size=len(source), decoder_vocab_size=len(ids))
+    name = "model.encoder.embed_tokens.weight"
+    set_tensor(name, lambda tensor: tensor[: len(source)].clone())(folder)
+    read = read_checkpoint(folder, [], [])
+    assert read.model.config.source_vocab_size == len(source)
+    assert read.tokenizer.vocab_size == len(ids)
+    missing = next(piece for piece, i in ids.items() if i == len(ids) - 1)
+    assert read.tokenizer.ids.get(missing) is None
+    edit_json(folder / "tokenizer_config.json", separate_vocabs=False)
+    with pytest.raises(ImportRefused, match="two vocabularies"):
+        read_checkpoint(folder, [], [])
