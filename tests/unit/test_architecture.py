@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "service": ("service",),
     "model": ("service.runtime.tokenizer", "service.runtime.bundle", "service.decoding.options", "service.errors"),
     "export": (
-        *("model", "service.runtime.tokenizer", "service.runtime.bundle", "service.decoding.options", "service.errors"),
+        *("model", "service.runtime.tokenizer", "service.runtime.piece_tokenizer", "service.runtime.bundle"),
+        *("service.decoding.options", "service.errors"),
     ),
 }
 # Library -> the only places that may import it.
