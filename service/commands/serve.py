@@ -5,10 +5,12 @@ import asyncio
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from service.commands.exit_codes import DONE
 from service.config import ServiceConfig, load_config, parse_text
 from service.errors import ConfigurationError
 from service.logs import configure
@@ -52,12 +54,18 @@ def serve(options: argparse.Namespace) -> int:
         options.parser.error(str(error))
     config = load_config(options.config, os.environ, flags)
     configure(config.log_level, config.log_format)
+    _leave_on_sigterm()
     from service.app import Application  # loads ONNX Runtime: not before the configuration is known to be right
 
     async def run() -> int:
         return await Application(config, end_process=_end_process).run()
 
     return asyncio.run(run())
+
+
+def _leave_on_sigterm() -> None:
+    """Nothing was accepted yet. Said aloud, because the first process of a container has no default action."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(DONE))
 
 
 def _end_process(code: int) -> None:

@@ -1,6 +1,7 @@
 """What a process does on signals; the service with a scripted translator, in a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from service.pb import translation_pb2_grpc as pb_grpc
 from tests.unit.transport.running_server import request
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.integration
 
@@ -72,3 +75,16 @@ def test_one_signal_is_enough_when_nothing_is_open(process: "subprocess.Popen[st
     wait_for(process, "serving")
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
+
+
+def test_sigterm_before_anything_is_loaded_is_an_orderly_end(tmp_path: Path):
+    (tmp_path / "onnxruntime.py").write_text(
+        "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "service.cli", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", ""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
