@@ -1,0 +1,273 @@
+"""Two replicas of one core each behind client-side round robin, beside one; and replicas replaced under load.
+
+Throughput: so many calls of eight texts in flight, one replica and two in turn (A B A B). Each replica is held to a
+core of its own; the client has what they leave, so that on two cores the second replica shares its core. The CPU
+seconds of each process are counted too: tokens per CPU second do not depend on who else uses the machine.
+
+Replacement, as a rolling update does it: a new replica starts and gets ready, then an old one gets SIGTERM. Calls come
+at times of their own (open loop) through one channel that knows all places a replica may be at. A call whose retries
+(service/client.py) come to nothing is a failure, and this program then exits with 1.
+
+Knows: processes, cores, clients. Does not know: how a replica works.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from benchmarks.open_loop import arrivals
+from benchmarks.report import markdown, parser, save
+from benchmarks.texts import choose
+from service.client import SERVICE_CONFIG
+from service.demo import free_port, wait_until_serving
+from service.pb import translation_pb2 as pb
+from service.pb import translation_pb2_grpc as pb_grpc
+
+COLUMNS = {
+    "replicas": "replicas",
+    "tokens_per_s": "target tokens/s",
+    "characters_per_s": "source characters/s",
+    "tokens_per_cpu_s": "tokens per CPU second of a replica",
+    "characters_per_cpu_s": "characters per CPU second",
+    "client_cores": "cores of the client",
+    "rss_mib": "MiB of a replica",
+}
+TEXTS_PER_CALL = 8
+ADMIT_GRACE_S = 1.0
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Replica:
+    """A service in a process of its own, on one core."""
+
+    def __init__(self, port: int, core: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        command = [
+            "taskset",
+            "--cpu-list",
+            str(core),
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            "--listen",
+            self.address,
+            "--metrics-listen",
+            "",
+        ]
+        command += ["--admit-grace-s", str(ADMIT_GRACE_S), "--log-level", "error"]
+        self._process = subprocess.Popen(command)
+
+    def wait_until_ready(self) -> None:
+        if not wait_until_serving(self.address, self._process):
+            raise RuntimeError("a replica did not start")
+
+    def cpu_s(self) -> float:
+        """CPU seconds since its start, user and system."""
+        return cpu_s(self._process.pid)
+
+    def rss_mib(self) -> float:
+        """Its memory now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(120)
+
+
+def free_places(count: int) -> list[int]:
+    """Free ports below those that the system gives to connections: a client tries them while nobody is there yet."""
+    places: list[int] = []
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)):
+                places.append(port)
+        if len(places) == count:
+            return places
+    raise RuntimeError("no free ports")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(numbers[11]) + int(numbers[12])) / TICKS_PER_S
+
+
+def open_channel(ports: Sequence[int]) -> grpc.aio.Channel:
+    """One channel to all of them, as the addresses of a headless Service give it."""
+    options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_reconnect_backoff_ms", 2000)]
+    return grpc.aio.insecure_channel("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports), options=options)
+
+
+def request(texts: Sequence[str], beams: int) -> pb.TranslateRequest:
+    options = pb.DecodeOptions(num_beams=beams)
+    return pb.TranslateRequest(texts=texts, source_language="en", target_language="fr", options=options)
+
+
+async def closed_loop(ports: Sequence[int], texts: Sequence[str], beams: int, num_open: int) -> int:
+    """Translates all texts with so many calls in flight; returns the number of target tokens."""
+    chunks = [texts[i : i + TEXTS_PER_CALL] for i in range(0, len(texts), TEXTS_PER_CALL)]
+    num_tokens = 0
+    async with open_channel(ports) as channel:
+        stub = pb_grpc.TranslationServiceStub(channel)  # type: ignore[no-untyped-call]
+
+        async def work() -> None:
+            nonlocal num_tokens
+            while chunks:
+                response = await stub.Translate(request(chunks.pop(), beams), timeout=300)
+                num_tokens += sum(result.translation.num_target_tokens for result in response.results)
+
+        await asyncio.gather(*(work() for _ in range(num_open)))
+    return num_tokens
+
+
+def throughput(
+    num_replicas: int, texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]
+) -> dict[str, Any]:
+    """One run over all texts, after a small one to open connections and caches."""
+    ports = [free_port() for _ in range(num_replicas)]
+    replicas = [Replica(port, core) for port, core in zip(ports, cores, strict=False)]
+    for replica in replicas:
+        replica.wait_until_ready()
+    asyncio.run(closed_loop(ports, texts[:128], given.beams, given.calls))
+    used = [replica.cpu_s() for replica in replicas]
+    client, started = time.process_time(), time.perf_counter()
+    num_tokens = asyncio.run(closed_loop(ports, texts, given.beams, given.calls))
+    duration_s, client_s = time.perf_counter() - started, time.process_time() - client
+    busy_s = sum(replica.cpu_s() for replica in replicas) - sum(used)
+    num_characters = sum(map(len, texts))
+    row = {
+        "replicas": num_replicas,
+        "tokens_per_s": num_tokens / duration_s,
+        "characters_per_s": num_characters / duration_s,
+        "tokens_per_cpu_s": num_tokens / busy_s,
+        "characters_per_cpu_s": num_characters / busy_s,
+        "client_cores": client_s / duration_s,
+        "rss_mib": max(replica.rss_mib() for replica in replicas),
+    }
+    if sum(replica.stop() for replica in replicas):
+        raise RuntimeError("a replica did not end with 0")
+    return row
+
+
+@dataclass(slots=True)
+class Calls:
+    """What became of the calls of one phase; latencies in seconds from the intended time of sending."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def row(self, phase: str) -> dict[str, Any]:
+        ordered = sorted(self.latencies_s) or [float("nan")]
+        quantiles = {f"p{share}_ms": ordered[int(share / 100 * (len(ordered) - 1))] * 1000 for share in (50, 99)}
+        counts = {"calls": len(self.latencies_s) + self.errors.total(), "failed": self.errors.total()}
+        return {"phase": phase, **counts, **quantiles, "max_ms": ordered[-1] * 1000, "codes": dict(self.errors)}
+
+
+async def send(stub: Any, text: str, beams: int, at: float, calls: Calls) -> None:
+    """One call at its time."""
+    await asyncio.sleep(max(0.0, at - time.perf_counter()))
+    try:
+        await stub.Translate(request([text], beams), timeout=30)
+    except grpc.aio.AioRpcError as error:
+        calls.errors[error.code().name] += 1
+    else:
+        calls.latencies_s.append(time.perf_counter() - at)
+
+
+def roll(places: Sequence[int], running: dict[int, Replica], cores: Sequence[int], num_steps: int) -> list[int]:
+    """Replaces one replica after the other: a new one at the free place, then the oldest goes. Their exit codes."""
+    codes = []
+    for _ in range(num_steps):
+        [free] = set(places) - running.keys()
+        oldest = next(iter(running))
+        newcomer = Replica(free, cores[places.index(free) % len(cores)])
+        newcomer.wait_until_ready()
+        running[free] = newcomer
+        codes.append(running[oldest].stop())
+        del running[oldest]
+    return codes
+
+
+async def replacement(texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]) -> list[dict[str, Any]]:
+    """A quiet phase, then one in which every replica is replaced several times."""
+    places = free_places(3)
+    running = {port: Replica(port, core) for port, core in zip(places[:2], cores, strict=False)}
+    for replica in running.values():
+        replica.wait_until_ready()
+    rows = []
+    async with open_channel(places) as channel:
+        stub = pb_grpc.TranslationServiceStub(channel)  # type: ignore[no-untyped-call]
+
+        async def load(calls: Calls, duration_s: float, seed: int) -> None:
+            started = time.perf_counter() + 0.1
+            times = arrivals(given.rate, duration_s, seed)
+            sent = (send(stub, texts[i % len(texts)], given.beams, started + at, calls) for i, at in enumerate(times))
+            await asyncio.gather(*sent)
+
+        quiet, rolling = Calls(), Calls()
+        await load(quiet, given.seconds, 1)
+        rows.append(quiet.row("two replicas"))
+        work = asyncio.create_task(load(rolling, given.seconds * 2, 2))
+        codes = await asyncio.to_thread(roll, places, running, cores, given.replacements)
+        has_ended = work.done()
+        await work
+        rows.append(rolling.row(f"{given.replacements} replacements") | {"exit_codes": codes, "outlasted": has_ended})
+    await asyncio.to_thread(lambda: [replica.stop() for replica in running.values()])
+    return rows
+
+
+def options() -> argparse.ArgumentParser:
+    arguments = parser(__doc__ or "", "replicas")
+    arguments.add_argument("--texts", type=int, default=2400, help="texts of a run, a third of each kind")
+    arguments.add_argument("--beams", type=int, default=1)
+    arguments.add_argument("--calls", type=int, default=32, help="calls in flight")
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--rate", type=float, default=20.0, help="calls a second while replicas are replaced")
+    arguments.add_argument("--seconds", type=float, default=30.0, help="the quiet phase; replacement takes twice that")
+    arguments.add_argument("--replacements", type=int, default=6)
+    return arguments
+
+
+def main() -> int:
+    given = options().parse_args()
+    if given.quick:
+        given.texts, given.repeats, given.seconds, given.replacements = 240, 1, 5.0, 2
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("two replicas of one core each need two cores")
+    texts = choose("mixed", given.texts, seed=1).sources
+    runs = [throughput(count, texts, given, cores) for _ in range(given.repeats) for count in (1, 2)]
+    ratios = [two["tokens_per_s"] / one["tokens_per_s"] for one, two in zip(runs[::2], runs[1::2], strict=True)]
+    rows = [
+        {name: statistics.median(run[name] for run in runs if run["replicas"] == count) for name in COLUMNS}
+        for count in (1, 2)
+    ]
+    print(markdown(rows, COLUMNS))
+    print(f"two replicas are {statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})")
+    replaced = asyncio.run(replacement(texts, given, cores))
+    print(json.dumps(replaced, indent=1))
+    facts = {"ratio": statistics.median(ratios), "ratios": ratios, "replacement": replaced, "beams": given.beams}
+    save(given.out, "replicas", rows, characters_per_text=statistics.mean(map(len, texts)), **facts)
+    failed = sum(row["failed"] for row in replaced) + sum(code != 0 for code in replaced[1]["exit_codes"])
+    return int(failed > 0 or replaced[1]["outlasted"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
