@@ -30,7 +30,7 @@ from typing import Any
 import grpc
 
 from benchmarks.open_loop import arrivals
-from benchmarks.report import markdown, parser, save
+from benchmarks.report import markdown, numbers, parser, save
 from benchmarks.texts import choose
 from service.client import SERVICE_CONFIG
 from service.demo import free_port, wait_until_serving
@@ -38,6 +38,7 @@ from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 
 COLUMNS = {
+    "beams": "beams",
     "replicas": "replicas",
     "tokens_per_s": "target tokens/s",
     "characters_per_s": "source characters/s",
@@ -45,6 +46,7 @@ COLUMNS = {
     "characters_per_cpu_s": "characters per CPU second",
     "client_cores": "cores of the client",
     "rss_mib": "MiB of a replica",
+    "speedup": "beside one",
 }
 TEXTS_PER_CALL = 8
 ADMIT_GRACE_S = 1.0
@@ -138,21 +140,22 @@ async def closed_loop(ports: Sequence[int], texts: Sequence[str], beams: int, nu
 
 
 def throughput(
-    num_replicas: int, texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]
+    num_replicas: int, beams: int, texts: Sequence[str], num_open: int, cores: Sequence[int]
 ) -> dict[str, Any]:
     """One run over all texts, after a small one to open connections and caches."""
     ports = [free_port() for _ in range(num_replicas)]
     replicas = [Replica(port, core) for port, core in zip(ports, cores, strict=False)]
     for replica in replicas:
         replica.wait_until_ready()
-    asyncio.run(closed_loop(ports, texts[:128], given.beams, given.calls))
+    asyncio.run(closed_loop(ports, texts[:128], beams, num_open))
     used = [replica.cpu_s() for replica in replicas]
     client, started = time.process_time(), time.perf_counter()
-    num_tokens = asyncio.run(closed_loop(ports, texts, given.beams, given.calls))
+    num_tokens = asyncio.run(closed_loop(ports, texts, beams, num_open))
     duration_s, client_s = time.perf_counter() - started, time.process_time() - client
     busy_s = sum(replica.cpu_s() for replica in replicas) - sum(used)
     num_characters = sum(map(len, texts))
     row = {
+        "beams": beams,
         "replicas": num_replicas,
         "tokens_per_s": num_tokens / duration_s,
         "characters_per_s": num_characters / duration_s,
@@ -218,7 +221,7 @@ async def replacement(texts: Sequence[str], given: argparse.Namespace, cores: Se
         async def load(calls: Calls, duration_s: float, seed: int) -> None:
             started = time.perf_counter() + 0.1
             times = arrivals(given.rate, duration_s, seed)
-            sent = (send(stub, texts[i % len(texts)], given.beams, started + at, calls) for i, at in enumerate(times))
+            sent = (send(stub, texts[i % len(texts)], 1, started + at, calls) for i, at in enumerate(times))
             await asyncio.gather(*sent)
 
         quiet, rolling = Calls(), Calls()
@@ -233,10 +236,22 @@ async def replacement(texts: Sequence[str], given: argparse.Namespace, cores: Se
     return rows
 
 
+def compared(beams: int, texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]) -> list[dict[str, Any]]:
+    """One replica and two, in turn; the medians of each and of the paired ratios."""
+    runs = [throughput(count, beams, texts, given.calls, cores) for _ in range(given.repeats) for count in (1, 2)]
+    ratios = [two["tokens_per_s"] / one["tokens_per_s"] for one, two in zip(runs[::2], runs[1::2], strict=True)]
+    rows = []
+    for count, speedups in ((1, [1.0]), (2, ratios)):
+        own = [run for run in runs if run["replicas"] == count]
+        medians = {name: statistics.median(run[name] for run in own) for name in own[0]}
+        rows.append(medians | {"speedup": statistics.median(speedups), "speedups": speedups})
+    return rows
+
+
 def options() -> argparse.ArgumentParser:
     arguments = parser(__doc__ or "", "replicas")
     arguments.add_argument("--texts", type=int, default=2400, help="texts of a run, a third of each kind")
-    arguments.add_argument("--beams", type=int, default=1)
+    arguments.add_argument("--beams", type=numbers, default=[1, 4])
     arguments.add_argument("--calls", type=int, default=32, help="calls in flight")
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--rate", type=float, default=20.0, help="calls a second while replicas are replaced")
@@ -253,18 +268,11 @@ def main() -> int:
     if len(cores) < 2:
         sys.exit("two replicas of one core each need two cores")
     texts = choose("mixed", given.texts, seed=1).sources
-    runs = [throughput(count, texts, given, cores) for _ in range(given.repeats) for count in (1, 2)]
-    ratios = [two["tokens_per_s"] / one["tokens_per_s"] for one, two in zip(runs[::2], runs[1::2], strict=True)]
-    rows = [
-        {name: statistics.median(run[name] for run in runs if run["replicas"] == count) for name in COLUMNS}
-        for count in (1, 2)
-    ]
+    rows = [row for beams in given.beams for row in compared(beams, texts, given, cores)]
     print(markdown(rows, COLUMNS))
-    print(f"two replicas are {statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})")
     replaced = asyncio.run(replacement(texts, given, cores))
     print(json.dumps(replaced, indent=1))
-    facts = {"ratio": statistics.median(ratios), "ratios": ratios, "replacement": replaced, "beams": given.beams}
-    save(given.out, "replicas", rows, characters_per_text=statistics.mean(map(len, texts)), **facts)
+    save(given.out, "replicas", rows, characters_per_text=statistics.mean(map(len, texts)), replacement=replaced)
     failed = sum(row["failed"] for row in replaced) + sum(code != 0 for code in replaced[1]["exit_codes"])
     return int(failed > 0 or replaced[1]["outlasted"])
 
