@@ -23,6 +23,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from benchmarks.open_loop import arrivals
 from benchmarks.report import markdown, numbers, parser, save
 from benchmarks.texts import choose
 from service.client import SERVICE_CONFIG
-from service.demo import free_port, wait_until_serving
+from service.demo import wait_until_serving
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 
@@ -72,6 +73,7 @@ class Replica:
             "",
         ]
         command += ["--admit-grace-s", str(ADMIT_GRACE_S), "--log-level", "error"]
+        command += ["--max-delay-s", "0"]  # a closed loop waits for its answers, however long
         self._process = subprocess.Popen(command)
 
     def wait_until_ready(self) -> None:
@@ -92,6 +94,11 @@ class Replica:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(120)
 
+    def kill(self) -> None:
+        """At the end of a run that failed; nothing where it has ended."""
+        self._process.kill()
+        self._process.wait()
+
 
 def free_places(count: int) -> list[int]:
     """Free ports below those that the system gives to connections: a client tries them while nobody is there yet."""
@@ -103,6 +110,14 @@ def free_places(count: int) -> list[int]:
         if len(places) == count:
             return places
     raise RuntimeError("no free ports")
+
+
+def started(stack: ExitStack, port: int, core: int) -> Replica:
+    """A replica that is ready, and gone when the stack is left."""
+    replica = Replica(port, core)
+    stack.callback(replica.kill)
+    replica.wait_until_ready()
+    return replica
 
 
 def cpu_s(pid: int) -> float:
@@ -143,10 +158,19 @@ def throughput(
     num_replicas: int, beams: int, texts: Sequence[str], num_open: int, cores: Sequence[int]
 ) -> dict[str, Any]:
     """One run over all texts, after a small one to open connections and caches."""
-    ports = [free_port() for _ in range(num_replicas)]
-    replicas = [Replica(port, core) for port, core in zip(ports, cores, strict=False)]
-    for replica in replicas:
-        replica.wait_until_ready()
+    ports = free_places(num_replicas)
+    with ExitStack() as stack:
+        replicas = [started(stack, port, core) for port, core in zip(ports, cores, strict=False)]
+        row = measured(replicas, ports, beams, texts, num_open)
+        if sum(replica.stop() for replica in replicas):
+            raise RuntimeError("a replica did not end with 0")
+    return row
+
+
+def measured(
+    replicas: Sequence[Replica], ports: Sequence[int], beams: int, texts: Sequence[str], num_open: int
+) -> dict[str, Any]:
+    """What the columns of COLUMNS say, but for the speed-up."""
     asyncio.run(closed_loop(ports, texts[:128], beams, num_open))
     used = [replica.cpu_s() for replica in replicas]
     client, started = time.process_time(), time.perf_counter()
@@ -154,9 +178,9 @@ def throughput(
     duration_s, client_s = time.perf_counter() - started, time.process_time() - client
     busy_s = sum(replica.cpu_s() for replica in replicas) - sum(used)
     num_characters = sum(map(len, texts))
-    row = {
+    return {
         "beams": beams,
-        "replicas": num_replicas,
+        "replicas": len(replicas),
         "tokens_per_s": num_tokens / duration_s,
         "characters_per_s": num_characters / duration_s,
         "tokens_per_cpu_s": num_tokens / busy_s,
@@ -164,9 +188,6 @@ def throughput(
         "client_cores": client_s / duration_s,
         "rss_mib": max(replica.rss_mib() for replica in replicas),
     }
-    if sum(replica.stop() for replica in replicas):
-        raise RuntimeError("a replica did not end with 0")
-    return row
 
 
 @dataclass(slots=True)
@@ -183,26 +204,26 @@ class Calls:
         return {"phase": phase, **counts, **quantiles, "max_ms": ordered[-1] * 1000, "codes": dict(self.errors)}
 
 
-async def send(stub: Any, text: str, beams: int, at: float, calls: Calls) -> None:
+async def send(stub: Any, text: str, at: float, calls: Calls) -> None:
     """One call at its time."""
     await asyncio.sleep(max(0.0, at - time.perf_counter()))
     try:
-        await stub.Translate(request([text], beams), timeout=30)
+        await stub.Translate(request([text], 1), timeout=30)
     except grpc.aio.AioRpcError as error:
         calls.errors[error.code().name] += 1
     else:
         calls.latencies_s.append(time.perf_counter() - at)
 
 
-def roll(places: Sequence[int], running: dict[int, Replica], cores: Sequence[int], num_steps: int) -> list[int]:
+def roll(
+    stack: ExitStack, places: Sequence[int], running: dict[int, Replica], cores: Sequence[int], num_steps: int
+) -> list[int]:
     """Replaces one replica after the other: a new one at the free place, then the oldest goes. Their exit codes."""
     codes = []
     for _ in range(num_steps):
         [free] = set(places) - running.keys()
         oldest = next(iter(running))
-        newcomer = Replica(free, cores[places.index(free) % len(cores)])
-        newcomer.wait_until_ready()
-        running[free] = newcomer
+        running[free] = started(stack, free, cores[places.index(free) % len(cores)])
         codes.append(running[oldest].stop())
         del running[oldest]
     return codes
@@ -211,29 +232,24 @@ def roll(places: Sequence[int], running: dict[int, Replica], cores: Sequence[int
 async def replacement(texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]) -> list[dict[str, Any]]:
     """A quiet phase, then one in which every replica is replaced several times."""
     places = free_places(3)
-    running = {port: Replica(port, core) for port, core in zip(places[:2], cores, strict=False)}
-    for replica in running.values():
-        replica.wait_until_ready()
-    rows = []
-    async with open_channel(places) as channel:
-        stub = pb_grpc.TranslationServiceStub(channel)  # type: ignore[no-untyped-call]
+    with ExitStack() as stack:
+        running = {port: started(stack, port, core) for port, core in zip(places[:2], cores, strict=False)}
+        async with open_channel(places) as channel:
+            stub = pb_grpc.TranslationServiceStub(channel)  # type: ignore[no-untyped-call]
+            quiet, rolling = Calls(), Calls()
+            await load(stub, texts, given.rate, given.seconds, quiet)
+            work = asyncio.create_task(load(stub, texts, given.rate, given.seconds * 2, rolling))
+            codes = await asyncio.to_thread(roll, stack, places, running, cores, given.replacements)
+            facts = {"exit_codes": codes, "outlasted": work.done()}
+            await work
+        return [quiet.row("two replicas"), rolling.row(f"{given.replacements} replacements") | facts]
 
-        async def load(calls: Calls, duration_s: float, seed: int) -> None:
-            started = time.perf_counter() + 0.1
-            times = arrivals(given.rate, duration_s, seed)
-            sent = (send(stub, texts[i % len(texts)], 1, started + at, calls) for i, at in enumerate(times))
-            await asyncio.gather(*sent)
 
-        quiet, rolling = Calls(), Calls()
-        await load(quiet, given.seconds, 1)
-        rows.append(quiet.row("two replicas"))
-        work = asyncio.create_task(load(rolling, given.seconds * 2, 2))
-        codes = await asyncio.to_thread(roll, places, running, cores, given.replacements)
-        has_ended = work.done()
-        await work
-        rows.append(rolling.row(f"{given.replacements} replacements") | {"exit_codes": codes, "outlasted": has_ended})
-    await asyncio.to_thread(lambda: [replica.stop() for replica in running.values()])
-    return rows
+async def load(stub: Any, texts: Sequence[str], rate: float, duration_s: float, calls: Calls) -> None:
+    """Calls of one text at that rate, whatever becomes of them."""
+    begin = time.perf_counter() + 0.1
+    times = arrivals(rate, duration_s, seed=1)
+    await asyncio.gather(*(send(stub, texts[i % len(texts)], begin + at, calls) for i, at in enumerate(times)))
 
 
 def compared(beams: int, texts: Sequence[str], given: argparse.Namespace, cores: Sequence[int]) -> list[dict[str, Any]]:

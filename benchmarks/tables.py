@@ -1,4 +1,4 @@
-"""Puts the results into README.md, so that no number there is typed by hand.
+"""Puts the results into README.md and deploy/RUNBOOK.md, so that no number there is typed by hand.
 
 Between ``<!-- table: NAME -->`` and ``<!-- end -->`` stands what results/NAME.json says. Knows: which numbers a reader
 wants first. Does not know: how they were measured.
@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.capacity import LOADS, PEAK, SECONDS_PER_DAY, replicas_needed
 from benchmarks.report import RESULTS, load, markdown
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = (README, README.parent / "deploy" / "RUNBOOK.md")
 PLACE = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 Values = Mapping[str, Any]
@@ -89,12 +91,40 @@ def load_test(values: Values) -> str:
     return markdown(values["summary"], columns)
 
 
+def replicas(values: Values) -> str:
+    columns = {
+        "beams": "beams",
+        "replicas": "replicas of one core",
+        "tokens_per_s": "target tokens/s",
+        "speedup": "beside one",
+        "tokens_per_cpu_s": "tokens per CPU second",
+        "characters_per_cpu_s": "characters per CPU second",
+        "rss_mib": "MiB of a replica",
+    }
+    calls = {"phase": "calls while", "calls": "calls", "failed": "failed", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+    needs = [
+        {"load": f"{load:,.0f} characters a day", "peak": load / SECONDS_PER_DAY * PEAK}
+        | {str(beams): replicas_needed(load, speed) for beams, speed in speeds(values).items()}
+        for load in LOADS
+    ]
+    heads = {"load": "load", "peak": "characters/s at the peak"}
+    heads |= {str(beams): f"replicas of one core, beam {beams}" for beams in speeds(values)}
+    tables = (markdown(values["rows"], columns), markdown(values["replacement"], calls), markdown(needs, heads))
+    return "\n\n".join(tables)
+
+
+def speeds(values: Values) -> dict[int, float]:
+    """Beam width -> source characters a core translates in a second."""
+    return {row["beams"]: row["characters_per_cpu_s"] for row in values["rows"] if row["replicas"] == 1}
+
+
 TABLES: Mapping[str, Callable[[Values], str]] = {
     "quality": quality,
     "engine": engine,
     "peers": peers,
     "scaling": scaling,
     "load": load_test,
+    "replicas": replicas,
 }
 
 
@@ -117,7 +147,7 @@ def updated(text: str, results: Path) -> str:
     def replace(place: re.Match[str]) -> str:
         path = results / f"{place['name']}.json"
         if not path.exists():
-            raise ValueError(f"README.md wants the table {place['name']!r}, but there is no {path.name}")
+            raise ValueError(f"a page wants the table {place['name']!r}, but there is no {path.name}")
         return f"{place[1]}\n{rendered(load(path))}\n{place[4]}"
 
     return PLACE.sub(replace, text)
@@ -127,13 +157,15 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     arguments.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
     given = arguments.parse_args()
-    text = README.read_text(encoding="utf-8")
-    new = updated(text, RESULTS)
-    if given.check:
-        return int(text != new)
-    README.write_text(new, encoding="utf-8")
-    print(f"{len(PLACE.findall(text))} tables in {README.name}")
-    return 0
+    is_current = True
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = updated(text, RESULTS)
+        is_current = is_current and text == new
+        if not given.check:
+            page.write_text(new, encoding="utf-8")
+            print(f"{len(PLACE.findall(text))} tables in {page.name}")
+    return int(given.check and not is_current)
 
 
 if __name__ == "__main__":

@@ -62,13 +62,22 @@ def test_the_files_that_kustomizations_name_are_all_there_are():
         assert set(folder.glob("*.*")) <= named | {kustomization}, folder
 
 
+def environment(workload: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container(workload).get("env", [])}
+
+
 def test_arguments_are_the_programs():
-    for file in (K8S / "base" / "deployment.yaml", *K8S.glob("*/*/deployment.yaml")):
-        [content] = documents(file)
-        for words in (container(content).get("args"),):
-            if words is not None:
-                options = build_parser(words[0]).parse_args(words)
-                assert str(options.config) == "/etc/dragoman/dragoman.toml"
+    options = build_parser("serve").parse_args(container(deployment())["args"])
+    assert str(options.config) == "/etc/dragoman/dragoman.toml"
+    job = one("Job", "dragoman-batch")
+    options = build_parser("batch").parse_args([word.replace("$(SHARD)", "7") for word in container(job)["args"]])
+    assert (options.output, options.shard) == ("/data/output-7.jsonl", (7, job["spec"]["completions"]))
+
+
+@pytest.mark.parametrize("path", K8S.glob("*/*/deployment.yaml"), ids=lambda path: path.relative_to(K8S).as_posix())
+def test_environments_are_settings(path: Path):
+    for content in documents(path):
+        assert load_config(CONFIG, environment(content), {})
 
 
 def test_ports_are_where_the_service_listens():
@@ -157,7 +166,15 @@ def test_an_autoscaler_has_the_replicas_for_itself():
 def test_a_gpu_replica_has_one_gpu_and_uses_it():
     server = container(built_one("overlays/gpu", "Deployment"))
     assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert build_parser("serve").parse_args(server["args"]).device == "cuda"
+    assert load_config(CONFIG, environment(built_one("overlays/gpu", "Deployment")), {}).device == "cuda"
+
+
+def test_with_tls_the_probes_ask_over_http():
+    """kubelet's gRPC probes speak no TLS; tests/unit/test_metrics_server.py holds the pages."""
+    server = container(built_one("overlays/production", "Deployment"))
+    pages = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    ready, alive = {"port": "metrics", "path": "/readyz"}, {"port": "metrics", "path": "/livez"}
+    assert pages == {"startup": ready, "readiness": ready, "liveness": alive}
 
 
 def test_settings_are_known():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import RESULTS, command_line, markdown
-from benchmarks.tables import README, updated
+from benchmarks.tables import PAGES, updated
 
 RESULT = {
     "benchmark": "load",
@@ -22,8 +22,9 @@ RESULT = {
 PAGE = "before\n\n<!-- table: load -->\nold numbers\n<!-- end -->\n\nafter\n"
 
 
-def test_readme_has_the_numbers_of_the_results() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_the_numbers_of_the_results(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert updated(text, RESULTS) == text, "run `python -m benchmarks.tables`"
 
 
