@@ -1,9 +1,9 @@
 """How many replicas a day's text needs, from what one core was measured to do. Arithmetic, and nothing else.
 
-    average   characters a day / 86,400 s
-    peak      average x PEAK: the busiest hour beside the average one
-    cores     peak / (characters per CPU second of a replica x UTILIZATION)
-    replicas  cores rounded up, at least MIN_REPLICAS
+average   characters a day / 86,400 s
+peak      average x PEAK: the busiest hour beside the average one
+cores     peak / (characters per CPU second of a replica x UTILIZATION)
+replicas  cores rounded up, at least MIN_REPLICAS
 """
 
 import math

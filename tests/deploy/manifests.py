@@ -14,7 +14,12 @@ K8S = ROOT / "deploy" / "k8s"
 # What a user applies.
 TARGETS = ("overlays/cpu", "overlays/gpu", "overlays/production", "batch")
 # Neither a manifest nor whole: pieces that kustomize merges.
-PIECES = ("kustomization.yaml", "model-claim/deployment.yaml", "model-image/deployment.yaml", "security/deployment.yaml")
+PIECES = (
+    "kustomization.yaml",
+    "model-claim/deployment.yaml",
+    "model-image/deployment.yaml",
+    "security/deployment.yaml",
+)
 
 Manifest = dict[str, Any]
 

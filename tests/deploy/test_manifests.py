@@ -74,7 +74,9 @@ def test_arguments_are_the_programs():
     assert (options.output, options.shard) == ("/data/output-7.jsonl", (7, job["spec"]["completions"]))
 
 
-@pytest.mark.parametrize("path", K8S.glob("*/*/deployment.yaml"), ids=lambda path: path.relative_to(K8S).as_posix())
+@pytest.mark.parametrize(
+    "path", sorted(K8S.glob("*/*/deployment.yaml")), ids=lambda path: path.relative_to(K8S).as_posix()
+)
 def test_environments_are_settings(path: Path):
     for content in documents(path):
         assert load_config(CONFIG, environment(content), {})
