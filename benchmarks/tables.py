@@ -109,8 +109,10 @@ def replicas(values: Values) -> str:
     ]
     heads = {"load": "load", "peak": "characters/s at the peak"}
     heads |= {str(beams): f"replicas of one core, beam {beams}" for beams in speeds(values)}
+    machine = values["machine"]
+    busy = f"Load average of the machine at the end: {machine['load_average']}; above {machine['cores']}"
     tables = (markdown(values["rows"], columns), markdown(values["replacement"], calls), markdown(needs, heads))
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, f"{busy} other work took its share of the time."])
 
 
 def speeds(values: Values) -> dict[int, float]:
