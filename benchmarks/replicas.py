@@ -260,6 +260,7 @@ def compared(beams: int, texts: Sequence[str], given: argparse.Namespace, cores:
     for count, speedups in ((1, [1.0]), (2, ratios)):
         own = [run for run in runs if run["replicas"] == count]
         medians = {name: statistics.median(run[name] for run in own) for name in own[0]}
+        medians |= {"beams": beams, "replicas": count}
         rows.append(medians | {"speedup": statistics.median(speedups), "speedups": speedups})
     return rows
 
