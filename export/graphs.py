@@ -17,6 +17,7 @@ Score          source, source_lengths, target_in (B, T): start token and target;
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -24,18 +25,23 @@ import onnx
 from export.candidates import best_candidates
 from export.graph_builder import CONTRIB, GraphBuilder, Shape
 from export.layers import Array, Layers, Matrices
+from export.packing import Packing
 from export.weights_file import WeightsFile
 from model.config import ModelConfig
 
 Model = tuple[ModelConfig, Mapping[str, Array]]
 
 
-def source_mask(graph: GraphBuilder, lengths: str, length: str) -> str:
-    """(B, 1, 1, S): 0 on real source tokens, minus infinity on padding."""
+def source_places(graph: GraphBuilder, lengths: str, length: str) -> str:
+    """(B, S) bool: true on real source tokens, false on padding."""
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
     places = graph.op("Range", zero, graph.op("Squeeze", length), one)
-    beyond = graph.op("Less", places, graph.op("Unsqueeze", lengths, graph.constant([1], np.int64)))  # (B, S)
-    mask = graph.op("Where", beyond, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
+    return graph.op("Less", places, graph.op("Unsqueeze", lengths, graph.constant([1], np.int64)))
+
+
+def source_mask(graph: GraphBuilder, is_token: str) -> str:
+    """(B, 1, 1, S): 0 on real source tokens, minus infinity on padding."""
+    mask = graph.op("Where", is_token, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
     return graph.op("Unsqueeze", mask, graph.constant([1, 2], np.int64))
 
 
@@ -56,34 +62,50 @@ def embed_sequence(layers: Layers, ids: str, length: str, side: str) -> str:
     return graph.reshape(vectors, [-1, layers.config.model_width])
 
 
-def encode(layers: Layers, source: str, lengths: str) -> tuple[str, str, str]:
-    """Encoder states (B * S, M), the shape [B, S], the padding mask."""
+class Encoded(NamedTuple):
+    """states (P, M), the shape [B, S], the padding mask (B, 1, 1, S), and how states are padded."""
+
+    states: str
+    shape: str
+    mask: str
+    packing: Packing
+
+
+def encode(layers: Layers, source: str, lengths: str) -> Encoded:
     graph = layers.graph
     shape = graph.op("Shape", source)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
-    mask = source_mask(graph, lengths, length)
-    x = embed_sequence(layers, source, length, "source")
+    is_token = source_places(graph, lengths, length)
+    mask, packing = source_mask(graph, is_token), Packing(graph, is_token)
+    ids = packing.pack(graph.reshape(source, [-1]))
+    x = layers.embed(ids, graph.op("Mod", packing.places, length), "source")
     for i in range(layers.config.num_encoder_layers):
-        x = self_attention_block(layers, x, f"encoder.{i}", shape, mask)
+        x = self_attention_block(layers, x, f"encoder.{i}", shape, mask, packing)
         name = f"encoder.{i}.feed_forward"
         x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
-    return layers.final_norm(x, "encoder"), shape, mask
+    return Encoded(layers.final_norm(x, "encoder"), shape, mask, packing)
 
 
-def self_attention_block(layers: Layers, x: str, layer: str, shape: str, mask: str) -> str:
+def self_attention_block(
+    layers: Layers, x: str, layer: str, shape: str, mask: str, packing: Packing | None = None
+) -> str:
+    """x is (P, M) with ``packing``, else (B * T, M)."""
     name = f"{layer}.self_attention"
     joined = layers.linear(layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
-    query, key, value = layers.split(joined, 3)
+    query, key, value = layers.split(packing.unpack(joined) if packing else joined, 3)
     context, _ = layers.attention(
         layers.heads(query, shape), layers.heads(key, shape, transposed=True), layers.heads(value, shape), mask
     )
+    context = packing.pack(context) if packing else context
     return layers.leave(x, layers.linear(context, f"{name}.output"), name)
 
 
-def cross_keys_values(layers: Layers, memory: str, layer: int, shape: str) -> tuple[str, str]:
+def cross_keys_values(layers: Layers, encoded: Encoded, layer: int) -> tuple[str, str]:
+    """(B, H, S, D) each."""
     name = f"decoder.{layer}.cross_attention"
-    key = layers.heads(layers.linear(memory, f"{name}.key"), shape)
-    return key, layers.heads(layers.linear(memory, f"{name}.value"), shape)
+    joined = layers.linear(encoded.states, f"{name}.key", f"{name}.value")
+    key, value = layers.split(encoded.packing.unpack(joined), 2)
+    return layers.heads(key, encoded.shape), layers.heads(value, encoded.shape)
 
 
 def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
@@ -91,11 +113,11 @@ def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onn
     layers = Layers(graph, *model, matrices)
     source = graph.input("source", np.int64, ["B", "S"])
     lengths = graph.input("source_lengths", np.int64, ["B"])
-    memory, shape, _ = encode(layers, source, lengths)
+    encoded = encode(layers, source, lengths)
     config = layers.config
     kv_shape: Shape = ["B", config.num_heads, "S", config.model_width // config.num_heads]
     for i in range(config.num_decoder_layers):
-        key, value = cross_keys_values(layers, memory, i, shape)
+        key, value = cross_keys_values(layers, encoded, i)
         graph.output(key, f"cross_key_{i}", np.float32, kv_shape)
         graph.output(value, f"cross_value_{i}", np.float32, kv_shape)
     return graph.model()
@@ -198,8 +220,8 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     lengths = graph.input("source_lengths", np.int64, ["B"])
     target_in = graph.input("target_in", np.int64, ["B", "T"])
     target_out = graph.input("target_out", np.int64, ["B", "T"])
-    memory, source_shape, padding = encode(layers, source, lengths)
-    crossed = [cross_keys_values(layers, memory, i, source_shape) for i in range(layers.config.num_decoder_layers)]
+    encoded = encode(layers, source, lengths)
+    crossed = [cross_keys_values(layers, encoded, i) for i in range(layers.config.num_decoder_layers)]
     graph.shared.clear()  # from here on rows are target positions
     shape = graph.op("Shape", target_in)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
@@ -211,7 +233,7 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
         name = f"decoder.{i}.cross_attention"
         query = layers.heads(layers.linear(layers.enter(x, name), f"{name}.query"), shape)
         key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
-        context, attention = layers.attention(query, key, value, padding)
+        context, attention = layers.attention(query, key, value, encoded.mask)
         x = layers.leave(x, layers.linear(context, f"{name}.output"), name)
         name = f"decoder.{i}.feed_forward"
         x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from export import layers, write_bundle
+from export.graph_builder import GraphBuilder
 from export.graphs import DecoderStep
 from export.layers import Layers, PerRowInt8
 from export.verify import VerificationError
@@ -38,14 +39,9 @@ def plant_wrong_source_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
     original = graphs.source_mask
 
-    def all_visible(graph: object, lengths: str, length: str) -> str:
-        return graph.op("Mul", original(graph, lengths, length), graph.constant(0.0, np.float32))  # type: ignore[attr-defined,arg-type]
+    def no_mask(graph: GraphBuilder, is_token: str) -> str:
+        return graph.op("Max", original(graph, is_token), graph.constant(0.0, np.float32))
 
-    # Minus infinity times zero is no number; a mask that hides nothing is made by adding a large lower bound instead.
-    def no_mask(graph: object, lengths: str, length: str) -> str:
-        return graph.op("Max", original(graph, lengths, length), graph.constant(0.0, np.float32))  # type: ignore[attr-defined,arg-type]
-
-    del all_visible
     monkeypatch.setattr(graphs, "source_mask", no_mask)
 
 
