@@ -103,9 +103,9 @@ def self_attention_block(
 def cross_keys_values(layers: Layers, encoded: Encoded, layer: int) -> tuple[str, str]:
     """(B, H, S, D) each."""
     name = f"decoder.{layer}.cross_attention"
-    joined = layers.linear(encoded.states, f"{name}.key", f"{name}.value")
-    key, value = layers.split(encoded.packing.unpack(joined), 2)
-    return layers.heads(key, encoded.shape), layers.heads(value, encoded.shape)
+    key, value = (layers.linear(encoded.states, f"{name}.{part}") for part in ("key", "value"))
+    padded = encoded.packing.unpack(key), encoded.packing.unpack(value)
+    return layers.heads(padded[0], encoded.shape), layers.heads(padded[1], encoded.shape)
 
 
 def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:

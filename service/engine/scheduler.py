@@ -84,7 +84,7 @@ def group_by_length(sentences: Sequence[Sentence], max_tokens: int, max_padding:
     """Groups for the encoder: at most ``max_tokens`` padded tokens each, and ``max_padding`` padded places a sentence.
 
     A sentence that would be padded further starts a group of its own: an encoder run costs as much as two or three
-    tokens, and padding is computed like text.
+    tokens, and padding costs attention.
     """
     groups: list[list[Sentence]] = []
     for sentence in sorted(sentences, key=lambda s: -len(s.source)):
