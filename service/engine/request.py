@@ -45,11 +45,19 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds spent in each stage, by the monotonic clock."""
+    """Seconds spent in each stage, by the monotonic clock.
+
+    Attributes:
+        prepare_s: dividing all texts of the request into sentences and tokens. finish_s: putting this text together.
+        align_s: from there until its alignment was there; 0 where none was asked for.
+    """
 
     queue_s: float = 0.0
     encode_s: float = 0.0
     decode_s: float = 0.0
+    prepare_s: float = 0.0
+    finish_s: float = 0.0
+    align_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,21 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentLink:
+    """A part of the source that a part of the target looked at, in characters.
+
+    Attributes:
+        weight: share of the target token's cross-attention on it, 0 to 1.
+    """
+
+    source_start: int
+    source_end: int
+    target_start: int
+    target_end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Alternative:
     """One of several translations of a text: text, token ids of all its sentences in turn, score."""
 
@@ -110,7 +133,7 @@ class TextResult:
         finish_reason: the worst of its sentences': REPETITION, then LENGTH_LIMIT, then END_TOKEN.
         num_sentences: units that were translated. split: at least one sentence was longer than the model's limit and
             was cut at the best place inside it; each part was translated on its own.
-        timings: of the slowest sentence.
+        timings: of the slowest sentence. alignment: of ``text``; empty where it was not asked for.
         length_limited, repetition_found: at least one sentence ended with LENGTH_LIMIT, with REPETITION.
     """
 
@@ -123,6 +146,7 @@ class TextResult:
     timings: Timings
     length_limited: bool = False
     repetition_found: bool = False
+    alignment: tuple[AlignmentLink, ...] = ()
 
     @property
     def text(self) -> str:

@@ -4,41 +4,31 @@ Knows: how a text becomes sentences and token ids and back. Does not know: how s
 The CLI, the batch jobs and the gRPC servicer all use this class and nothing below it.
 """
 
-import logging
+import functools
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.decoding.options import DecodeOptions
-from service.engine.engine import Engine
+from service.engine.aligner import TextAlignment
+from service.engine.engine import Engine, threads_per_worker
+from service.engine.given_pairs import GivenPair, OnPair
 from service.engine.languages import LanguageChoice, choose_languages
 from service.engine.observer import EngineObserver, SilentObserver
-from service.engine.request import (
-    Alternative,
-    FinishReason,
-    Hypothesis,
-    ModelInfo,
-    Priority,
-    Sentence,
-    SentenceAnswer,
-    SentenceResult,
-    TextAnswer,
-    TextResult,
-    Timings,
-)
+from service.engine.pending_text import OnText, PendingText
+from service.engine.request import ModelInfo, Priority, Sentence, TextAnswer, TextResult
+from service.engine.scorer import Scorer
+from service.engine.scoring import Pair
 from service.engine.settings import EngineSettings
-from service.errors import BundleError, EngineFailure, InvalidRequest, RequestError
+from service.errors import BundleError, InvalidRequest, RequestError
 from service.runtime.bundle import Bundle, Golden
 from service.runtime.piece_tokenizer import tokenizer_of
-from service.runtime.tokenizer import Tokenizer
-from service.text.splitter import SplitText, TextSplitter
+from service.runtime.score_session import ScoreSession
+from service.text.splitter import TextSplitter
 
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16",)}
-SEVERITY = (FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION)
-
-log = logging.getLogger(__name__)
-
-OnText = Callable[[int, TextAnswer], None]
 
 
 def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
@@ -55,86 +45,15 @@ def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
 
 
 class Ticket:
-    """A submitted request: its texts' sentences, and the answers that have come."""
+    """A submitted request: its texts' sentences, or its pairs."""
 
-    def __init__(self, sentences: list[Sentence]) -> None:
+    def __init__(self, sentences: Sequence[Sentence]) -> None:
         self.sentences = sentences
 
     def cancel(self) -> None:
         """Frees the request's rows within one step. Texts not answered yet are answered with Cancelled. Idempotent."""
         for sentence in self.sentences:
             sentence.cancelled = True
-
-
-class PendingText:
-    """One text on its way: collects the answers of its sentences; the last one completes it."""
-
-    def __init__(
-        self, index: int, split: SplitText, options: DecodeOptions, tokenizer: Tokenizer, on_text: OnText
-    ) -> None:
-        self.index, self.split, self.options, self.tokenizer, self.on_text = index, split, options, tokenizer, on_text
-        self.num_source_tokens = 0
-        self.answers: list[SentenceAnswer | None] = [None] * len(split.sentences)
-        self.missing = len(self.answers)
-        self.lock = threading.Lock()
-
-    def receiver(self, place: int) -> Callable[[SentenceAnswer], None]:
-        def receive(answer: SentenceAnswer) -> None:
-            with self.lock:
-                self.answers[place] = answer
-                self.missing -= 1
-                complete = self.missing == 0
-            if complete:
-                self.complete()
-
-        return receive
-
-    def complete(self) -> None:
-        """Gives the text its one answer, whatever goes wrong on the way."""
-        try:
-            answer = self.assemble()
-        except Exception:
-            log.exception("a text could not be put together from its sentences")
-            answer = EngineFailure()
-        self.on_text(self.index, answer)
-
-    def assemble(self) -> TextAnswer:
-        results: list[SentenceResult] = []
-        for answer in self.answers:
-            if isinstance(answer, RequestError):
-                return answer
-            if answer is None:
-                raise RuntimeError("a text was completed without all its sentences. This is a bug.")
-            results.append(answer)
-        best = [result.hypotheses[0] for result in results]
-        reasons = {hypothesis.finish_reason for hypothesis in best}
-        count = max((len(result.hypotheses) for result in results), default=1)
-        return TextResult(
-            alternatives=tuple(self.alternative(results, rank) for rank in range(count)),
-            finish_reason=max(reasons, key=SEVERITY.index, default=FinishReason.END_TOKEN),
-            num_source_tokens=self.num_source_tokens,
-            num_target_tokens=sum(len(hypothesis.ids) for hypothesis in best),
-            num_sentences=len(results),
-            split=self.split.was_cut,
-            timings=Timings(
-                queue_s=max((r.timings.queue_s for r in results), default=0.0),
-                encode_s=max((r.timings.encode_s for r in results), default=0.0),
-                decode_s=max((r.timings.decode_s for r in results), default=0.0),
-            ),
-            length_limited=FinishReason.LENGTH_LIMIT in reasons,
-            repetition_found=FinishReason.REPETITION in reasons,
-        )
-
-    def alternative(self, results: Sequence[SentenceResult], rank: int) -> Alternative:
-        chosen: list[Hypothesis] = [r.hypotheses[rank if rank < len(r.hypotheses) else 0] for r in results]
-        ids = tuple(token for hypothesis in chosen for token in hypothesis.ids)
-        if len(chosen) == 1:
-            score = chosen[0].score
-        else:
-            total = sum(hypothesis.log_probability for hypothesis in chosen)
-            score = total / len(ids) ** self.options.length_penalty if ids else 0.0
-        texts = self.tokenizer.decode([hypothesis.ids for hypothesis in chosen])
-        return Alternative(self.split.join(texts), ids, score)
 
 
 class Translator:
@@ -152,7 +71,11 @@ class Translator:
         self.settings = settings
         self.max_beams = min(settings.max_rows, max(bundle.graphs(precision).decoder))
         self.splitters: dict[str, TextSplitter] = {}
-        self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
+        score_graph = bundle.path(bundle.graphs(precision).score)
+        with ThreadPoolExecutor(1) as loader:  # beside the engine's graphs: a third of the time of loading less
+            session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
+            self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
+        self.scorer = Scorer(session.result(), settings)
 
     @classmethod
     def load(
@@ -169,6 +92,7 @@ class Translator:
         finally:
             opened.close()
         translator.engine.start()
+        translator.scorer.start()
         try:
             translator.replay(opened.manifest.golden, str(bundle))
         except BaseException:
@@ -211,6 +135,7 @@ class Translator:
         languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        alignment: bool = False,
     ) -> Ticket:
         """Queues all texts or none, and returns at once.
 
@@ -219,38 +144,83 @@ class Translator:
                 several.
             on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
                 order; must not block or raise.
-            deadline: time.monotonic() seconds.
+            deadline: time.monotonic() seconds. alignment: whether results carry theirs, which takes a pass more.
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
             InvalidRequest: the texts can never fit, num_beams or max_length is more than the model can give, or it
                 has several languages and none was chosen.
         """
-        if options.num_beams > self.max_beams:
-            raise InvalidRequest("options.num_beams", f"{options.num_beams} is more than the {self.max_beams} here")
-        if options.max_length > self.info.max_target_tokens:
-            limit = self.info.max_target_tokens
-            raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+        self.check(options)
         self.engine.check(priority, deadline)
+        started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
         splitter = self.splitter(chosen)
         pending = [
             PendingText(index, splitter.split(text), options, self.tokenizer, on_text)
             for index, text in enumerate(texts)
         ]
-        sentences = [s for text in pending for s in self.sentences_of(text, options, chosen, priority, deadline)]
+        sentences: list[Sentence] = []
+        for text in pending:
+            own = self.sentences_of(text, options, chosen, priority, deadline)
+            if alignment:
+                text.align = TextAlignment(text, own, len(chosen.prefix), self.tokenizer, self.scorer).start
+            sentences += own
+        self.check_room(sentences, "texts")
+        for text in pending:
+            text.prepare_s = time.monotonic() - started
+        self.engine.submit(sentences)
+        for text in pending:
+            if not text.answers:
+                text.complete()
+        return Ticket(sentences)
+
+    def submit_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        length_penalty: float,
+        on_pair: OnPair,
+        *,
+        languages: tuple[str, str] = ("", ""),
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+    ) -> Ticket:
+        """Scores given translations, (source, target) each; a sentence is not divided. As submit() in all else.
+
+        A pair that is too long, or has nothing to read, is answered with InvalidRequest.
+        """
+        chosen = choose_languages(self.manifest, *languages)
+        taken: list[Pair] = []
+        refused: list[tuple[int, RequestError]] = []
+        for index, texts in enumerate(pairs):
+            try:
+                given = GivenPair.read(index, texts, self.tokenizer, chosen, self.info)
+            except InvalidRequest as error:
+                refused.append((index, error))
+            else:
+                on_answer = functools.partial(on_pair, index)
+                taken.append(given.pair(length_penalty, priority, deadline, self.tokenizer, on_answer))
+        self.check_room(taken, "pairs")
+        self.scorer.submit(taken)
+        for index, refusal in refused:
+            on_pair(index, refusal)
+        return Ticket(taken)
+
+    def check(self, options: DecodeOptions) -> None:
+        if options.num_beams > self.max_beams:
+            raise InvalidRequest("options.num_beams", f"{options.num_beams} is more than the {self.max_beams} here")
+        if options.max_length > self.info.max_target_tokens:
+            limit = self.info.max_target_tokens
+            raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+
+    def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
         for what, count, limit in (
             ("sentences", len(sentences), self.settings.max_queue_sentences),
             ("tokens", sum(len(sentence.source) for sentence in sentences), self.settings.max_queue_tokens),
         ):
             if count > limit:
                 many = f"{count} {what} are more than the {limit} that may ever wait"
-                raise InvalidRequest("texts", f"{many}; send fewer texts at a time")
-        self.engine.submit(sentences)
-        for text in pending:
-            if not text.answers:
-                text.complete()
-        return Ticket(sentences)
+                raise InvalidRequest(field, f"{many}; send fewer {field} at a time")
 
     def sentences_of(
         self,
@@ -306,11 +276,14 @@ class Translator:
 
     def drain(self, timeout_s: float) -> bool:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
-        return self.engine.drain(timeout_s)
+        until = time.monotonic() + timeout_s
+        is_idle = self.engine.drain(timeout_s)
+        return self.scorer.drain(max(0.0, until - time.monotonic())) and is_idle
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Stops after the present step; texts not answered yet are answered with Draining.
 
         Returns False where that step outlasts ``timeout_s``.
         """
-        return self.engine.close(timeout_s)
+        is_ended = self.engine.close(timeout_s)
+        return self.scorer.close(timeout_s) and is_ended

@@ -52,7 +52,7 @@ class DecodeOptions(_message.Message):
     def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., num_alternatives: _Optional[int] = ..., max_length: _Optional[int] = ..., no_repeat_ngram_size: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., min_length: _Optional[int] = ...) -> None: ...
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("texts", "source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids")
+    __slots__ = ("texts", "source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment")
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class TranslateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     source_language: str
     target_language: str
@@ -69,7 +70,8 @@ class TranslateRequest(_message.Message):
     priority: Priority
     request_id: str
     include_token_ids: bool
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ...) -> None: ...
+    include_alignment: bool
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ...) -> None: ...
 
 class TranslateResponse(_message.Message):
     __slots__ = ("results", "request_id", "model", "model_version", "source_language", "target_language")
@@ -98,7 +100,7 @@ class TextResult(_message.Message):
     def __init__(self, translation: _Optional[_Union[Translation, _Mapping]] = ..., error: _Optional[_Union[TextError, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
 
 class Translation(_message.Message):
-    __slots__ = ("text", "score", "num_source_tokens", "num_target_tokens", "num_sentences", "split", "length_limited", "repetition_found", "alternatives", "token_ids", "timings")
+    __slots__ = ("text", "score", "num_source_tokens", "num_target_tokens", "num_sentences", "split", "length_limited", "repetition_found", "alternatives", "token_ids", "timings", "alignment")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     NUM_SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +112,7 @@ class Translation(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     text: str
     score: float
     num_source_tokens: int
@@ -121,7 +124,8 @@ class Translation(_message.Message):
     alternatives: _containers.RepeatedCompositeFieldContainer[Alternative]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     timings: StageTimings
-    def __init__(self, text: _Optional[str] = ..., score: _Optional[float] = ..., num_source_tokens: _Optional[int] = ..., num_target_tokens: _Optional[int] = ..., num_sentences: _Optional[int] = ..., split: bool = ..., length_limited: bool = ..., repetition_found: bool = ..., alternatives: _Optional[_Iterable[_Union[Alternative, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+    alignment: _containers.RepeatedCompositeFieldContainer[AlignmentLink]
+    def __init__(self, text: _Optional[str] = ..., score: _Optional[float] = ..., num_source_tokens: _Optional[int] = ..., num_target_tokens: _Optional[int] = ..., num_sentences: _Optional[int] = ..., split: bool = ..., length_limited: bool = ..., repetition_found: bool = ..., alternatives: _Optional[_Iterable[_Union[Alternative, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., alignment: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ...) -> None: ...
 
 class Alternative(_message.Message):
     __slots__ = ("text", "score", "token_ids")
@@ -134,14 +138,20 @@ class Alternative(_message.Message):
     def __init__(self, text: _Optional[str] = ..., score: _Optional[float] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
-    __slots__ = ("queue_s", "encode_s", "decode_s")
+    __slots__ = ("queue_s", "encode_s", "decode_s", "prepare_s", "finish_s", "align_s")
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     ENCODE_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_S_FIELD_NUMBER: _ClassVar[int]
+    FINISH_S_FIELD_NUMBER: _ClassVar[int]
+    ALIGN_S_FIELD_NUMBER: _ClassVar[int]
     queue_s: float
     encode_s: float
     decode_s: float
-    def __init__(self, queue_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., decode_s: _Optional[float] = ...) -> None: ...
+    prepare_s: float
+    finish_s: float
+    align_s: float
+    def __init__(self, queue_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., prepare_s: _Optional[float] = ..., finish_s: _Optional[float] = ..., align_s: _Optional[float] = ...) -> None: ...
 
 class TextError(_message.Message):
     __slots__ = ("code", "reason", "message", "field")
@@ -164,7 +174,7 @@ class TranslateStreamRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., text: _Optional[_Union[StreamText, _Mapping]] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids")
+    __slots__ = ("source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment")
     SOURCE_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +182,7 @@ class StreamConfig(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     source_language: str
     target_language: str
     model: str
@@ -179,7 +190,8 @@ class StreamConfig(_message.Message):
     priority: Priority
     request_id: str
     include_token_ids: bool
-    def __init__(self, source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ...) -> None: ...
+    include_alignment: bool
+    def __init__(self, source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ...) -> None: ...
 
 class StreamText(_message.Message):
     __slots__ = ("id", "text")
@@ -246,16 +258,20 @@ class ScoreResult(_message.Message):
     def __init__(self, score: _Optional[_Union[TargetScore, _Mapping]] = ..., error: _Optional[_Union[TextError, _Mapping]] = ...) -> None: ...
 
 class TargetScore(_message.Message):
-    __slots__ = ("score", "log_probability", "tokens", "alignment")
+    __slots__ = ("score", "log_probability", "tokens", "alignment", "queue_s", "score_s")
     SCORE_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    SCORE_S_FIELD_NUMBER: _ClassVar[int]
     score: float
     log_probability: float
     tokens: _containers.RepeatedCompositeFieldContainer[TokenScore]
     alignment: _containers.RepeatedCompositeFieldContainer[AlignmentLink]
-    def __init__(self, score: _Optional[float] = ..., log_probability: _Optional[float] = ..., tokens: _Optional[_Iterable[_Union[TokenScore, _Mapping]]] = ..., alignment: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ...) -> None: ...
+    queue_s: float
+    score_s: float
+    def __init__(self, score: _Optional[float] = ..., log_probability: _Optional[float] = ..., tokens: _Optional[_Iterable[_Union[TokenScore, _Mapping]]] = ..., alignment: _Optional[_Iterable[_Union[AlignmentLink, _Mapping]]] = ..., queue_s: _Optional[float] = ..., score_s: _Optional[float] = ...) -> None: ...
 
 class TokenScore(_message.Message):
     __slots__ = ("id", "log_probability", "start", "end")

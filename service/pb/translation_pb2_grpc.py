@@ -94,7 +94,7 @@ class TranslationServiceServicer(object):
     def Score(self, request, context):
         """Tells how probable the model finds given translations, token by token.
 
-        Answers UNIMPLEMENTED where no loaded model can do this.
+        As with Translate, one pair that fails does not fail its neighbours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,6 +17,7 @@ from sentencepiece import SentencePieceProcessor
 
 from service.errors import BundleError
 from service.runtime.bundle import TABLE_FILES, Bundle
+from service.runtime.spans import Span, encoded_spans
 from service.runtime.tokenizer import Tokenizer
 
 SOURCE, TARGET, TABLE = TABLE_FILES
@@ -78,6 +79,7 @@ class PieceTokenizer(Tokenizer):
         self.vocab_size = len(table.target)
         self.pad, self.end, self.unknown, self.start = table.pad, table.end, table.unknown, table.start
         self.ids = {piece: i for i, piece in enumerate(table.source) if piece is not None}
+        self.target_ids = {piece: i for i, piece in enumerate(table.target) if piece is not None}
         self.pieces = [None if i in set(table.silent) else piece for i, piece in enumerate(table.target)]
 
     @classmethod
@@ -90,6 +92,13 @@ class PieceTokenizer(Tokenizer):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         get, unknown = self.ids.get, self.unknown
         return [[get(piece, unknown) for piece in self.processor.encode(text, out_type=str)] for text in texts]
+
+    def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
+        get, unknown = self.target_ids.get, self.unknown
+        return [[get(piece, unknown) for piece in self.target_processor.encode(text, out_type=str)] for text in texts]
+
+    def target_spans(self, text: str) -> list[Span]:
+        return encoded_spans(self.target_processor, text)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         texts = []

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
+from service.runtime.spans import Span, decoded_spans, encoded_spans
+
 VOCABULARY = "vocabulary.spm"
 
 
@@ -48,6 +50,22 @@ class Tokenizer:
         """Token ids of each text, without start or end token; a text of whitespace alone has none."""
         ids: list[list[int]] = [self.processor.encode(text) for text in texts]
         return ids
+
+    def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
+        """As encode(), for texts in the target language: given translations."""
+        return self.encode(texts)
+
+    def spans(self, text: str) -> list[Span]:
+        """Where each token of encode([text]) stands in the text."""
+        return encoded_spans(self.processor, text)
+
+    def target_spans(self, text: str) -> list[Span]:
+        """Where each token of encode_target([text]) stands in the text."""
+        return encoded_spans(self.processor, text)
+
+    def decoded_spans(self, ids: Sequence[int]) -> list[Span]:
+        """Where each of ``ids`` stands in the text of decode([ids])."""
+        return decoded_spans(self.decode, ids)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Texts of token ids; start, end and padding ids leave no trace."""

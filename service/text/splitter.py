@@ -11,6 +11,7 @@ invent something.
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from service.text.cuts import cut_long
 from service.text.sentences import Span, sentence_spans, trim
@@ -41,15 +42,25 @@ class SplitText:
         Raises:
             ValueError: not as many translations as there are sentences.
         """
+        return "".join(self.pieces(translations))
+
+    def pieces(self, translations: Sequence[str]) -> list[str]:
+        """What join() joins: a gap, a translation, a gap and so on."""
         if len(translations) != len(self.sentences):
             raise ValueError(f"{len(translations)} translations for {len(self.sentences)} sentences")
         pieces = [self.gaps[0]]
         for number, translation in enumerate(translations):
-            pieces += [translation, self.gaps[number + 1]]
-            is_last = number + 1 == len(translations)
-            if not is_last and not self.gaps[number + 1] and self.needs_space(number, translations[number + 1]):
-                pieces.append(" ")
-        return "".join(pieces)
+            gap, is_last = self.gaps[number + 1], number + 1 == len(translations)
+            if not is_last and not gap and self.needs_space(number, translations[number + 1]):
+                gap = " "
+            pieces += [translation, gap]
+        return pieces
+
+    def starts(self, translations: Sequence[str]) -> list[tuple[int, int]]:
+        """Where each sentence begins in the text, and its translation in the joined text."""
+        originals = [piece for pair in zip(self.gaps, (*self.sentences, ""), strict=True) for piece in pair]
+        places = [list(accumulate(map(len, pieces)))[0::2] for pieces in (originals, self.pieces(translations))]
+        return list(zip(*places, strict=False))[: len(translations)]
 
     def needs_space(self, number: int, following: str) -> bool:
         """After a sentence's punctuation, before a script that writes spaces; not inside a word that had to be cut."""

@@ -5,11 +5,12 @@ Knows: threads and the loop. Does not know: what an answer means.
 
 import asyncio
 import threading
+from typing import Generic, TypeVar
 
-from service.engine.request import TextAnswer
+Answer = TypeVar("Answer")
 
 
-class AnswerBuffer:
+class AnswerBuffer(Generic[Answer]):
     """Answers of one call that were not taken yet.
 
     The loop is woken once for all answers that came since it last looked, and not before there are ``wake_at`` of them:
@@ -20,11 +21,11 @@ class AnswerBuffer:
         self._loop = loop
         self._wake_at = wake_at
         self._lock = threading.Lock()
-        self._answers: list[tuple[int, TextAnswer]] = []
+        self._answers: list[tuple[int, Answer]] = []
         self._is_waking = False
         self._event = asyncio.Event()
 
-    def put(self, index: int, answer: TextAnswer) -> None:
+    def put(self, index: int, answer: Answer) -> None:
         """Takes one answer, on any thread; does not block and does not raise."""
         with self._lock:
             self._answers.append((index, answer))
@@ -40,7 +41,7 @@ class AnswerBuffer:
         except RuntimeError:  # The loop is closed: the process ends and nobody waits.
             return
 
-    async def take(self) -> list[tuple[int, TextAnswer]]:
+    async def take(self) -> list[tuple[int, Answer]]:
         """Waits for answers and returns all there are: (index, answer) in the order they came; none after wake()."""
         await self._event.wait()
         with self._lock:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import FinishReason, ModelInfo, TextAnswer, TextResult
+from service.engine.request import AlignmentLink, FinishReason, ModelInfo, TextAnswer, TextResult
+from service.engine.scoring import PairAnswer
 from service.errors import RequestError
 from service.pb import translation_pb2 as pb
 from service.transport.limits import Limits
@@ -23,6 +24,39 @@ def text_result(answer: TextAnswer, include_token_ids: bool) -> pb.TextResult:
     return pb.TextResult(
         translation=_translation(answer, include_token_ids), finish_reason=_FINISH_REASONS[answer.finish_reason]
     )
+
+
+def score_result(answer: PairAnswer, include_alignment: bool) -> pb.ScoreResult:
+    """What became of one pair."""
+    if isinstance(answer, RequestError):
+        return pb.ScoreResult(error=text_error(answer).error)
+    tokens = [
+        pb.TokenScore(id=token.id, log_probability=token.log_probability, start=token.span[0], end=token.span[1])
+        for token in answer.tokens
+    ]
+    return pb.ScoreResult(
+        score=pb.TargetScore(
+            score=answer.score,
+            log_probability=answer.log_probability,
+            tokens=tokens,
+            alignment=_links(answer.alignment if include_alignment else ()),
+            queue_s=answer.queue_s,
+            score_s=answer.score_s,
+        )
+    )
+
+
+def _links(alignment: Iterable[AlignmentLink]) -> list[pb.AlignmentLink]:
+    return [
+        pb.AlignmentLink(
+            source_start=link.source_start,
+            source_end=link.source_end,
+            target_start=link.target_start,
+            target_end=link.target_end,
+            weight=link.weight,
+        )
+        for link in alignment
+    ]
 
 
 def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOptions) -> pb.ListModelsResponse:
@@ -85,6 +119,12 @@ def _translation(result: TextResult, include_token_ids: bool) -> pb.Translation:
         alternatives=alternatives if len(alternatives) > 1 else (),
         token_ids=result.alternatives[0].token_ids if include_token_ids else (),
         timings=pb.StageTimings(
-            queue_s=result.timings.queue_s, encode_s=result.timings.encode_s, decode_s=result.timings.decode_s
+            queue_s=result.timings.queue_s,
+            encode_s=result.timings.encode_s,
+            decode_s=result.timings.decode_s,
+            prepare_s=result.timings.prepare_s,
+            finish_s=result.timings.finish_s,
+            align_s=result.timings.align_s,
         ),
+        alignment=_links(result.alignment),
     )

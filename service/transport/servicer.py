@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import TextAnswer
+from service.engine.request import TextAnswer, TextResult
+from service.engine.scoring import PairAnswer
 from service.errors import Cancelled, DeadlineExceeded, Draining, RequestError
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
@@ -20,11 +21,11 @@ from service.transport.languages import model_languages
 from service.transport.limits import Limits
 from service.transport.registry import ModelRegistry
 from service.transport.request_ids import rename_call
-from service.transport.responses import list_models, text_result
+from service.transport.responses import list_models, score_result, text_result
 from service.transport.status import status_and_reason
 from service.transport.submission import Submitter, deadline_of
 from service.transport.text_stream import TextStream
-from service.transport.validation import read_request
+from service.transport.validation import read_pairs, read_request
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Whoever gets one of these for any text sends the whole call again, or does not wait for it any more.
@@ -83,11 +84,21 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     async def Score(  # noqa: N802  # the contract's name
         self, request: pb.ScoreRequest, context: Context
     ) -> pb.ScoreResponse:
-        """Not in this version: no bundle format with a score graph is served yet."""
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "this version of the server cannot score given translations; use Translate"
+        """Waits for all pairs; fails as a whole where Translate would."""
+        state = self._state
+        pairs, settings = read_pairs(request, state.limits, state.defaults)
+        request_id = rename_call(context, request.request_id)
+        translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
+        answers = await state.submitter.score(translator, pairs, settings, deadline_of(context))
+        for answer in answers:
+            state.metrics.text_answered(outcome_of(answer) or "scored", split=False)
+        raise_common(answers)
+        return pb.ScoreResponse(
+            results=[score_result(answer, settings.include_alignment) for answer in answers],
+            request_id=request_id,
+            model=translator.info.name,
+            model_version=translator.info.version,
         )
-        raise RuntimeError("abort returned. This is a bug.")
 
     async def ListModels(  # noqa: N802  # the contract's name
         self, request: pb.ListModelsRequest, context: Context
@@ -96,7 +107,7 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         return list_models(self._state.models.infos, self._state.limits, self._state.defaults)
 
 
-def raise_common(answers: Sequence[TextAnswer]) -> None:
+def raise_common(answers: Sequence[TextAnswer | PairAnswer]) -> None:
     """Raises the error that stands for the whole call, where there is one; others stay with their texts."""
     errors = [answer for answer in answers if isinstance(answer, RequestError)]
     for error in errors:
@@ -106,7 +117,9 @@ def raise_common(answers: Sequence[TextAnswer]) -> None:
 
 def count_answer(metrics: Metrics, answer: TextAnswer) -> None:
     """Counts one text."""
-    if isinstance(answer, RequestError):
-        metrics.text_answered(status_and_reason(answer)[1].lower(), split=False)
-    else:
-        metrics.text_answered("translated", split=answer.split)
+    metrics.text_answered(outcome_of(answer) or "translated", split=isinstance(answer, TextResult) and answer.split)
+
+
+def outcome_of(answer: TextAnswer | PairAnswer) -> str:
+    """The reason of an error, in lower case; "" for a result."""
+    return status_and_reason(answer)[1].lower() if isinstance(answer, RequestError) else ""

@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 
 from service.engine.request import TextAnswer
+from service.engine.scoring import PairAnswer
 from service.engine.translator import Ticket, Translator
-from service.transport.answers import AnswerBuffer
+from service.transport.answers import Answer, AnswerBuffer
 from service.transport.languages import model_languages
 from service.transport.validation import Settings
 
@@ -44,10 +45,46 @@ class Submitter:
 
         def submit() -> Ticket:
             return translator.submit(
-                texts, settings.options, on_text, languages=languages, priority=settings.priority, deadline=deadline
+                texts,
+                settings.options,
+                on_text,
+                languages=languages,
+                priority=settings.priority,
+                deadline=deadline,
+                alignment=settings.include_alignment,
             )
 
-        if sum(map(len, texts)) + TEXT_CHARACTERS * len(texts) <= MAX_LOOP_CHARACTERS:
+        return await self._run(submit, sum(map(len, texts)) + TEXT_CHARACTERS * len(texts))
+
+    async def translate(
+        self, translator: Translator, texts: Sequence[str], settings: Settings, deadline: float | None
+    ) -> list[TextAnswer]:
+        """Answers of all texts in their order; a caller who leaves frees what they hold."""
+        buffer = AnswerBuffer[TextAnswer](asyncio.get_running_loop(), wake_at=len(texts))
+        return await _in_order(buffer, await self.submit(translator, texts, settings, buffer.put, deadline))
+
+    async def score(
+        self, translator: Translator, pairs: Sequence[tuple[str, str]], settings: Settings, deadline: float | None
+    ) -> list[PairAnswer]:
+        """The same for given translations."""
+        buffer = AnswerBuffer[PairAnswer](asyncio.get_running_loop(), wake_at=len(pairs))
+        languages = model_languages(translator.info, settings.source_language, settings.target_language)
+
+        def submit() -> Ticket:
+            return translator.submit_pairs(
+                pairs,
+                settings.options.length_penalty,
+                buffer.put,
+                languages=languages,
+                priority=settings.priority,
+                deadline=deadline,
+            )
+
+        cost = sum(len(source) + len(target) + TEXT_CHARACTERS for source, target in pairs)
+        return await _in_order(buffer, await self._run(submit, cost))
+
+    async def _run(self, submit: Callable[[], Ticket], num_characters: int) -> Ticket:
+        if num_characters <= MAX_LOOP_CHARACTERS:
             return submit()
         submission = self._pool.submit(submit)
         try:
@@ -56,22 +93,18 @@ class Submitter:
             submission.add_done_callback(_cancel_ticket)
             raise
 
-    async def translate(
-        self, translator: Translator, texts: Sequence[str], settings: Settings, deadline: float | None
-    ) -> list[TextAnswer]:
-        """Answers of all texts in their order; a caller who leaves frees what they hold."""
-        buffer = AnswerBuffer(asyncio.get_running_loop(), wake_at=len(texts))
-        ticket = await self.submit(translator, texts, settings, buffer.put, deadline)
-        try:
-            answers = await buffer.take()
-        except asyncio.CancelledError:
-            ticket.cancel()
-            raise
-        return [answer for _, answer in sorted(answers, key=lambda item: item[0])]
-
     def close(self) -> None:
         """Lets the threads end when they are done."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _in_order(buffer: AnswerBuffer[Answer], ticket: Ticket) -> list[Answer]:
+    try:
+        answers = await buffer.take()
+    except asyncio.CancelledError:
+        ticket.cancel()
+        raise
+    return [answer for _, answer in sorted(answers, key=lambda item: item[0])]
 
 
 def deadline_of(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:

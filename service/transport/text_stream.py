@@ -44,7 +44,7 @@ class TextStream:
         self._limits = limits
         self._deadline = deadline_of(context)
         self._slots = asyncio.Semaphore(limits.max_stream_texts)
-        self._buffer = AnswerBuffer(asyncio.get_running_loop())
+        self._buffer = AnswerBuffer[TextAnswer](asyncio.get_running_loop())
         # Number of an open text -> the caller's id; as many as slots are taken, but for one that is being read.
         self._open: dict[int, str] = {}
         self._tickets: dict[int, Ticket] = {}

@@ -16,6 +16,7 @@ from service.transport.request_ids import MAX_REQUEST_ID_CHARACTERS, is_request_
 from service.transport.status import InvalidFields
 
 MAX_NAME_CHARACTERS = 128
+MAX_LENGTH_PENALTY = 5
 # Of a request with a thousand bad texts so many are named: the answer must fit into gRPC's metadata (8 kB).
 MAX_VIOLATIONS = 16
 _PRIORITIES = {
@@ -44,6 +45,7 @@ class Settings:
     options: DecodeOptions
     priority: Priority
     include_token_ids: bool
+    include_alignment: bool = False
 
 
 class Violations:
@@ -76,6 +78,33 @@ def read_request(request: pb.TranslateRequest, limits: Limits, defaults: DecodeO
     settings = _read_settings(request, "", limits, defaults, violations)
     violations.raise_any()
     return texts, settings
+
+
+def read_pairs(
+    request: pb.ScoreRequest, limits: Limits, defaults: DecodeOptions
+) -> tuple[list[tuple[str, str]], Settings]:
+    """Pairs of source and target, and settings. Raises as read_request does."""
+    violations = Violations()
+    pairs = [(pair.source, pair.target) for pair in request.pairs]
+    _check_pairs(pairs, limits, violations)
+    _check_names(request, "", violations)
+    options = defaults
+    if request.HasField("length_penalty"):
+        if 0 <= request.length_penalty <= MAX_LENGTH_PENALTY:  # also refuses NaN
+            options = replace(defaults, length_penalty=request.length_penalty)
+        else:
+            violations.add("length_penalty", f"{request.length_penalty} must be in [0, {MAX_LENGTH_PENALTY}]")
+    violations.raise_any()
+    settings = Settings(
+        source_language=request.source_language,
+        target_language=request.target_language,
+        model=request.model,
+        options=options,
+        priority=_PRIORITIES[request.priority],
+        include_token_ids=False,
+        include_alignment=request.include_alignment,
+    )
+    return pairs, settings
 
 
 def read_config(config: pb.StreamConfig, limits: Limits, defaults: DecodeOptions) -> Settings:
@@ -115,13 +144,26 @@ def _check_texts(texts: Sequence[str], limits: Limits, violations: Violations) -
         )
 
 
-def _read_settings(
-    message: pb.TranslateRequest | pb.StreamConfig,
-    prefix: str,
-    limits: Limits,
-    defaults: DecodeOptions,
-    violations: Violations,
-) -> Settings:
+def _check_pairs(pairs: Sequence[tuple[str, str]], limits: Limits, violations: Violations) -> None:
+    if not pairs:
+        violations.add("pairs", "at least one pair is needed")
+    if len(pairs) > limits.max_texts:
+        violations.add("pairs", f"number of pairs ({len(pairs)}) must be <= {limits.max_texts}; send several requests")
+        return
+    for index, pair in enumerate(pairs):
+        for side, text in zip(("source", "target"), pair, strict=True):
+            if len(text) > limits.max_text_characters:
+                violations.add(f"pairs[{index}].{side}", _too_long(len(text), limits.max_text_characters))
+    total = sum(len(source) + len(target) for source, target in pairs)
+    if total > limits.max_request_characters:
+        violations.add(
+            "pairs", f"characters together ({total}) must be <= {limits.max_request_characters}; send several requests"
+        )
+
+
+def _check_names(
+    message: pb.TranslateRequest | pb.StreamConfig | pb.ScoreRequest, prefix: str, violations: Violations
+) -> None:
     for field in ("source_language", "target_language"):
         _check_language(prefix + field, getattr(message, field), bool(message.model), violations)
     if len(message.model) > MAX_NAME_CHARACTERS:
@@ -130,6 +172,16 @@ def _read_settings(
         violations.add(f"{prefix}request_id", f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters")
     if message.priority not in _PRIORITIES:
         violations.add(f"{prefix}priority", f"unknown value {int(message.priority)}")
+
+
+def _read_settings(
+    message: pb.TranslateRequest | pb.StreamConfig,
+    prefix: str,
+    limits: Limits,
+    defaults: DecodeOptions,
+    violations: Violations,
+) -> Settings:
+    _check_names(message, prefix, violations)
     return Settings(
         source_language=message.source_language,
         target_language=message.target_language,
@@ -137,6 +189,7 @@ def _read_settings(
         options=_read_options(message.options, f"{prefix}options.", limits, defaults, violations),
         priority=_PRIORITIES.get(message.priority, Priority.INTERACTIVE),
         include_token_ids=message.include_token_ids,
+        include_alignment=message.include_alignment,
     )
 
 
@@ -157,7 +210,7 @@ def _read_options(
     num_beams = given.get("num_beams", defaults.num_beams)
     ranges = {
         "num_beams": (1, limits.max_beams),
-        "length_penalty": (0, 5),
+        "length_penalty": (0, MAX_LENGTH_PENALTY),
         "num_alternatives": (1, min(limits.max_alternatives, max(num_beams, 1))),
         "max_length": (0, 2**31 - 1),
         "no_repeat_ngram_size": (0, MAX_NGRAM),

@@ -253,3 +253,14 @@ class TestJoin:
     def test_wrong_number_of_translations(self) -> None:
         with pytest.raises(ValueError, match="1 translations for 2 sentences"):
             split("One. Two.").join(["Un."])
+
+
+@given(st.text(st.sampled_from("ab .!?\n。日"), max_size=40), st.sampled_from(["x", "yy", "日"]))
+def test_starts_are_where_sentences_and_translations_stand(text: str, said: str) -> None:
+    split = TextSplitter("en", 5, lambda texts: [len(text) for text in texts]).split(text)
+    translations = [said * (number + 1) for number in range(len(split.sentences))]
+    joined, starts = split.join(translations), split.starts(translations)
+    assert len(starts) == len(translations)
+    for (source, target), sentence, translation in zip(starts, split.sentences, translations, strict=True):
+        assert text[source:].startswith(sentence)
+        assert joined[target:].startswith(translation)

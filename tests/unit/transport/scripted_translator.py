@@ -6,7 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import Alternative, FinishReason, ModelInfo, Priority, TextAnswer, TextResult, Timings
+from service.engine.request import (
+    AlignmentLink,
+    Alternative,
+    FinishReason,
+    ModelInfo,
+    Priority,
+    TextAnswer,
+    TextResult,
+    Timings,
+)
+from service.engine.scoring import PairAnswer, PairResult, TokenScore
 from service.errors import Cancelled, Draining, RequestError
 
 
@@ -46,6 +56,7 @@ class ScriptedTranslator:
         self.gate.set()
         self.submissions: list[tuple[list[str], DecodeOptions, Priority, float | None]] = []
         self.submitters: list[str] = []
+        self.pair_submissions: list[tuple[list[tuple[str, str]], Priority, float | None]] = []
         self.submitted = threading.Event()
         self.cancelled = threading.Event()
         self._closed = False
@@ -62,11 +73,13 @@ class ScriptedTranslator:
         languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        alignment: bool = False,
     ) -> ScriptedTicket:
         if self.refusal is not None:
             raise self.refusal
         self.submitters.append(threading.current_thread().name)
         self.submissions.append((list(texts), options, priority, deadline))
+        self.is_aligned = alignment
         is_cancelled = threading.Event()
 
         def answer() -> None:
@@ -82,6 +95,34 @@ class ScriptedTranslator:
             self.cancelled.set()
 
         return ScriptedTicket(cancel)
+
+    def submit_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        length_penalty: float,
+        on_pair: Callable[[int, PairAnswer], None],
+        *,
+        languages: tuple[str, str] = ("", ""),
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+    ) -> ScriptedTicket:
+        """The score of a pair is minus the length of its target, times the length penalty."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.pair_submissions.append((list(pairs), priority, deadline))
+        links = (AlignmentLink(0, 1, 2, 3, 0.5),)
+
+        def answer() -> None:
+            self.gate.wait()
+            for index, (_, target) in reversed(list(enumerate(pairs))):
+                score = -len(target) * length_penalty
+                scored = PairResult(score, -1.0, (TokenScore(7, -1.0, (0, 2)),), links, queue_s=0.1, score_s=0.2)
+                failure = self.answers.get(target)
+                on_pair(index, failure if isinstance(failure, RequestError) else scored)
+
+        self._pool.submit(answer)
+        self.submitted.set()
+        return ScriptedTicket(self.cancelled.set)
 
     def _answer(self, text: str, options: DecodeOptions, is_cancelled: bool) -> TextAnswer:
         if self._closed:

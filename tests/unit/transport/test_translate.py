@@ -258,15 +258,6 @@ def test_the_request_id_of_the_metadata_comes_back():
     with_server(check)
 
 
-def test_score_says_that_it_is_not_there():
-    async def check(server: Running) -> None:
-        error = await failure(server.stub.Score(pb.ScoreRequest()))
-        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert "Translate" in (error.details() or "")
-
-    with_server(check)
-
-
 def test_models_limits_and_defaults_are_listed():
     async def check(server: Running) -> None:
         response = await server.stub.ListModels(pb.ListModelsRequest())

@@ -1,0 +1,92 @@
+"""Alignment of finished translations: which part of the source each part of the translation looked at.
+
+Knows: the scorer, and where sentences stand in their texts. Does not know: how a translation was searched for.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from service.engine.pending_text import PendingText
+from service.engine.request import AlignmentLink, Sentence, SentenceResult, TextAnswer, TextResult
+from service.engine.scorer import Scorer
+from service.engine.scoring import Pair, ScoredAnswer, links
+from service.errors import EngineFailure, RequestError
+from service.runtime.spans import Span
+from service.runtime.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class TextAlignment:
+    """Aligns one text: every sentence with its best hypothesis, all of them through the scorer at once.
+
+    Args:
+        sentences: as they went to the engine. num_prefix: their first tokens that stand for no text.
+    """
+
+    def __init__(
+        self, text: PendingText, sentences: Sequence[Sentence], num_prefix: int, tokenizer: Tokenizer, scorer: Scorer
+    ) -> None:
+        self.text, self.sentences, self.num_prefix = text, sentences, num_prefix
+        self.tokenizer, self.scorer = tokenizer, scorer
+        self.answers: list[ScoredAnswer | None] = [None] * len(sentences)
+        self.missing = len(sentences)
+        self.lock = threading.Lock()
+
+    def start(self, result: TextResult, on_text: Callable[[TextAnswer], None]) -> None:
+        """Calls ``on_text`` exactly once, now or from the scorer's thread; never raises."""
+        self.result, self.on_text, self.started = result, on_text, time.monotonic()
+        hypotheses = [answer.hypotheses[0] for answer in self.text.answers if isinstance(answer, SentenceResult)]
+        self.ids = [hypothesis.ids for hypothesis in hypotheses]
+        pairs = [
+            Pair(
+                source=sentence.source,
+                options=sentence.options,
+                max_length=len(ids),
+                on_done=sentence.on_done,
+                priority=sentence.priority,
+                deadline=sentence.deadline,
+                cancelled=sentence.cancelled,
+                target=ids,
+                on_scored=self.receiver(place),
+            )
+            for place, (sentence, ids) in enumerate(zip(self.sentences, self.ids, strict=True))
+        ]
+        try:
+            self.scorer.submit(pairs)
+        except RequestError as error:
+            on_text(error)
+
+    def receiver(self, place: int) -> Callable[[ScoredAnswer], None]:
+        def receive(answer: ScoredAnswer) -> None:
+            with self.lock:
+                self.answers[place] = answer
+                self.missing -= 1
+                complete = self.missing == 0
+            if complete:
+                self.complete()
+
+        return receive
+
+    def complete(self) -> None:
+        answer: TextAnswer
+        try:
+            answer = self.aligned()
+        except Exception:
+            log.exception("a text could not be aligned")
+            answer = EngineFailure()
+        self.on_text(answer)
+
+    def aligned(self) -> TextAnswer:
+        split, found = self.text.split, list[AlignmentLink]()
+        starts = split.starts(self.tokenizer.decode(self.ids))
+        for answer, sentence, ids, start in zip(self.answers, split.sentences, self.ids, starts, strict=True):
+            if answer is None or isinstance(answer, RequestError):
+                return answer or EngineFailure()
+            source_spans: list[Span] = [(0, 0)] * self.num_prefix + self.tokenizer.spans(sentence)
+            found += links(answer.alignment, source_spans, self.tokenizer.decoded_spans(ids), start)
+        timings = replace(self.result.timings, align_s=time.monotonic() - self.started)
+        return replace(self.result, alignment=tuple(found), timings=timings)

@@ -1,0 +1,108 @@
+"""The thread that scores given translations, beside the workers that search for them.
+
+Knows: batches of pairs, and when nobody waits for one. Does not know: texts, characters, gRPC.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.engine.observer import SilentObserver
+from service.engine.request import Sentence
+from service.engine.request_queue import RequestQueue
+from service.engine.scoring import Pair, ScoredAnswer
+from service.engine.settings import EngineSettings
+from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure
+from service.runtime.score_session import Scored, ScoreSession
+
+log = logging.getLogger(__name__)
+
+# Padded target tokens of one run: its largest arrays are those of every token's logits over the whole vocabulary.
+RUN_TOKENS = 256
+# Pairs taken from the queue at a time; of similar lengths among them a run is made.
+TAKE_PAIRS = 64
+IDLE_WAIT_S = 1.0
+
+
+class Scorer:
+    """Scores pairs in batches on a thread of its own, with the bounds and priorities of the engine's queue."""
+
+    def __init__(self, session: ScoreSession, settings: EngineSettings) -> None:
+        self.session = session
+        self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, 1, SilentObserver())
+        self.thread = threading.Thread(target=self.run, name="scorer", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def submit(self, pairs: Sequence[Pair]) -> None:
+        """Queues all pairs or none. Raises Overloaded, Draining."""
+        self.queue.submit(pairs)
+
+    def run(self) -> None:
+        """Works until the queue is closed."""
+        while not self.queue.closed:
+            plan = self.queue.take(0, 0, TAKE_PAIRS)
+            for pair in plan.drop:
+                self.refuse(pair)
+            for batch in batches([pair for pair in plan.admit if isinstance(pair, Pair)], RUN_TOKENS):
+                self.score(batch)
+            if not plan.admit and not plan.drop:
+                self.queue.wait(IDLE_WAIT_S)
+
+    def refuse(self, pair: Sentence) -> None:
+        if pair.cancelled:
+            self.reply(pair, Cancelled("the request was cancelled"))
+        else:
+            waited = time.monotonic() - pair.submitted_at
+            self.reply(pair, DeadlineExceeded(f"the deadline passed after {waited:.3f} s, queued for scoring"))
+
+    def score(self, batch: Sequence[Pair]) -> None:
+        answers: Sequence[ScoredAnswer]
+        started = time.monotonic()
+        for pair in batch:
+            pair.started_at = started
+        try:
+            answers = self.session.run([pair.source for pair in batch], [pair.target for pair in batch])
+        except Exception:
+            log.exception("%d pairs could not be scored", len(batch))
+            answers = [EngineFailure() for _ in batch]
+        for pair, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Scored) and np.isnan(answer.log_probabilities).any():
+                log.error("a pair of %d and %d tokens gave no numbers", len(pair.source), len(pair.target))
+                answer = EngineFailure()
+            self.reply(pair, answer)
+
+    def reply(self, pair: Sentence, answer: ScoredAnswer) -> None:
+        try:
+            if isinstance(pair, Pair):
+                pair.on_scored(answer)
+        except Exception:
+            log.exception("the receiver of a score failed")
+        self.queue.answered(pair, isinstance(answer, Scored))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Takes nothing new and waits for what was taken; True if all of it was answered in time."""
+        return self.queue.drain(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Ends after the present run; what still waits is answered with Draining. False where the run lasts longer."""
+        for pair in self.queue.close():
+            self.reply(pair, Draining("the server is shutting down"))
+        if self.thread.ident is not None:
+            self.thread.join(timeout_s)
+        return not self.thread.is_alive()
+
+
+def batches(pairs: Sequence[Pair], max_tokens: int) -> list[list[Pair]]:
+    """Groups of similar target lengths of at most ``max_tokens`` padded target tokens; one pair may have more."""
+    groups: list[list[Pair]] = []
+    for pair in sorted(pairs, key=lambda pair: -len(pair.target)):
+        if groups and len(groups[-1][0].target) * (len(groups[-1]) + 1) <= max_tokens:
+            groups[-1].append(pair)
+        else:
+            groups.append([pair])
+    return groups
