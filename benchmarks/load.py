@@ -71,7 +71,7 @@ def raise_priority() -> int:
 def command_of(system: str, artifacts: Artifacts, address: str, given: argparse.Namespace, cores: int) -> list[str]:
     if system == "dragoman":
         command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts.bundle)]
-        command += ["--stop-repetition", "false", "--metrics-listen", ""]
+        command += ["--no-stop-repetition", "--metrics-listen", ""]
         return [*command, "--listen", address, "--precision", given.precision]
     engine = system.split()[1]
     model = artifacts.bundle if engine == "dragoman" else artifacts.ctranslate2

@@ -8,10 +8,12 @@ Knows: every part and the order of their beginnings and ends. Does not know: wha
     then       new calls get UNAVAILABLE, open ones have drain_grace_s to finish; past it they get UNAVAILABLE too
     end        exit 0; 1 where calls were broken off. A second signal ends the process at once, 128 + its number.
     failure    an engine that cannot go on has answered its calls; liveness fails and the process ends with 1
+    SIGHUP     bundles are looked at again; what changed is loaded and takes the next calls, open ones keep theirs
     stuck      a step longer than max_step_s: NOT_SERVING until it ends; longer than max_stuck_s: failure
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -19,27 +21,29 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 from service.config import ServiceConfig
-from service.engine.observer import EngineObserver
-from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.engine.watchdog import Watchdog
-from service.errors import BundleError, ConfigurationError
+from service.errors import ConfigurationError
 from service.metrics import Metrics, package_version
 from service.metrics_server import MetricsServer
+from service.model_store import SHIPPED_BUNDLE, LoadedModel, LoadTranslator, ModelStore, bundle_paths, discard
 from service.transport.server import ServerOptions, TranslationServer
 
+__all__ = ["SHIPPED_BUNDLE", "Application", "bundle_paths"]
+
 log = logging.getLogger("dragoman.app")
-LoadTranslator = Callable[[Path, EngineSettings, EngineObserver], Translator]
 EndProcess = Callable[[int], object]
 # A present step may last so long while the process ends.
 _CLOSE_S = 2.0
 # How often steps are looked at, as a part of the least limit that they are held to.
 _LOOKS_PER_LIMIT = 5
-SHIPPED_BUNDLE = Path(__file__).parent / "models" / "en-fr"
+# How soon the thread that waits for an engine's failure notices that the engine is gone.
+_WATCH_S = 1.0
+# Replaced versions that open calls still use; with so many, nothing is replaced until one has ended.
+MAX_RETIRED = 4
 
 
 class Application:
@@ -59,7 +63,11 @@ class Application:
         self._load = load
         self._end_process = end_process
         self._metrics = Metrics()
-        self._translators: list[Translator] = []
+        self._store = ModelStore(config, self._metrics, load)
+        # Those that take calls, and replaced ones that calls still use.
+        self._models: list[LoadedModel] = []
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._reload = asyncio.Event()
         self._is_ready = False
         self._has_failed = False
         self._is_stuck = False
@@ -76,6 +84,7 @@ class Application:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         self._server = self._make_server()
         try:
             port = await self._server.start()
@@ -97,26 +106,27 @@ class Application:
 
     async def _serve(self, port: int, metrics_port: int | None) -> int:
         started = time.monotonic()
-        loading = _on_daemon_thread(self._load_all)
+        loading = _on_daemon_thread(self._store.load_all)
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             log.info("stopped while loading")
             return 0
-        self._translators = loading.result()
-        await self._server.open(self._translators)
+        self._models = loading.result()
+        await self._server.open([model.translator for model in self._models])
         self._is_ready = True
         facts = {
             "port": port,
             "metrics_port": metrics_port,
-            "models": [translator.info.name for translator in self._translators],
+            "models": [model.translator.info.name for model in self._models],
             "after_s": round(time.monotonic() - started, 3),
         }
         log.info("serving", extra={"facts": facts})
-        self._watch_engines()
-        watchdog = asyncio.create_task(self._watch_steps())
+        self._watch_engines(self._models)
+        watching = [asyncio.create_task(self._watch_steps()), asyncio.create_task(self._watch_bundles())]
         await stopping
-        watchdog.cancel()
+        for task in watching:
+            task.cancel()
         return max(await self._drain(), int(self._has_failed))
 
     async def _drain(self) -> int:
@@ -136,9 +146,7 @@ class Application:
     async def _close_translators(self) -> None:
         """On threads that the process does not wait for: a stuck step cannot be interrupted."""
         timeout_s = 0.0 if self._is_stuck else _CLOSE_S
-        closing = [
-            _on_daemon_thread(functools.partial(translator.close, timeout_s)) for translator in self._translators
-        ]
+        closing = [_on_daemon_thread(functools.partial(discard, model, timeout_s)) for model in self._models]
         if not all(await asyncio.gather(*closing)):
             log.error("a step did not end; its calls are broken off")
 
@@ -154,35 +162,61 @@ class Application:
         )
         return TranslationServer(options, config.limits, config.decode_defaults, self._metrics)
 
-    def _load_all(self) -> list[Translator]:
-        return [self._load_one(bundle) for bundle in bundle_paths(self._config.bundle)]
+    async def _watch_bundles(self) -> None:
+        """Looks at the bundles at SIGHUP, and at the models' folder every now and then."""
+        is_polling = self._config.models_folder and self._config.models_poll_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), self._config.models_poll_s if is_polling else None)
+            is_asked = self._reload.is_set()
+            self._reload.clear()
+            if len(self._retiring) >= MAX_RETIRED:
+                log.warning("models are not looked at", extra={"facts": {"versions_still_used": len(self._retiring)}})
+                continue
+            await self._refresh(is_asked)
 
-    def _load_one(self, bundle: Path) -> Translator:
-        started = time.monotonic()
-        translator = self._load(bundle, self._config.engine, self._metrics.observer())
-        if self._config.max_length > translator.info.max_target_tokens:
-            raise ConfigurationError(
-                f"max_length ({self._config.max_length}) must be <= {translator.info.max_target_tokens}, the most that "
-                f"model {translator.info.name!r} can give"
-            )
-        duration_s = time.monotonic() - started
-        self._metrics.model_loaded(translator.info, duration_s)
-        facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(duration_s, 3)}
-        log.info("loaded", extra={"facts": facts})
-        return translator
+    async def _refresh(self, is_asked: bool) -> None:
+        change = await _on_daemon_thread(functools.partial(self._store.refresh, is_asked))
+        new = [model for model in change.serve if model not in self._models]
+        if new or change.retired:
+            self._models += new
+            self._watch_engines(new)
+            await self._server.replace([model.translator for model in change.serve])
+            for model in change.retired:
+                task = asyncio.create_task(self._retire(model))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+        if is_asked or new or change.retired:
+            facts = {
+                "models": [model.translator.info.name for model in change.serve],
+                "num_new": len(new),
+                "num_retired": len(change.retired),
+                "num_failed": change.num_failed,
+            }
+            log.info("models looked at", extra={"facts": facts})
 
-    def _watch_engines(self) -> None:
+    async def _retire(self, model: LoadedModel) -> None:
+        """Ends a version that takes no new calls, once its last call has ended."""
+        await self._server.wait_free(model.translator)
+        await _on_daemon_thread(functools.partial(discard, model))
+        self._models.remove(model)
+        info = model.translator.info
+        log.info("retired", extra={"facts": {"model": info.name, "version": info.version}})
+
+    def _watch_engines(self, models: list[LoadedModel]) -> None:
         loop = asyncio.get_running_loop()
 
-        def watch(translator: Translator) -> None:
-            translator.engine.failed.wait()
+        def watch(model: LoadedModel) -> None:
+            while not model.translator.engine.failed.wait(_WATCH_S):
+                if model not in self._models:
+                    return
             try:
                 loop.call_soon_threadsafe(self._on_failure)
             except RuntimeError:  # The loop is closed: the process ends.
                 return
 
-        for translator in self._translators:
-            threading.Thread(target=watch, args=(translator,), name="watch", daemon=True).start()
+        for model in models:
+            threading.Thread(target=watch, args=(model,), name="watch", daemon=True).start()
 
     async def _watch_steps(self) -> None:
         """Looks at the engines' steps: one that takes too long takes the service out of rotation, then to its end."""
@@ -193,9 +227,9 @@ class Application:
         while True:
             await asyncio.sleep(limit_s / _LOOKS_PER_LIMIT)
             turns: dict[Hashable, float | None] = {
-                (id(translator), number): began_at
-                for translator in self._translators
-                for number, began_at in enumerate(translator.engine.turns())
+                (id(model), number): began_at
+                for model in self._models
+                for number, began_at in enumerate(model.translator.engine.turns())
             }
             still_s = watchdog.look(turns, time.monotonic())
             if (still_s > limit_s) != self._is_stuck:
@@ -232,23 +266,6 @@ class Application:
             log.warning("ended at once by a second signal")
             os._exit(128 + number)
         self._stop.set()
-
-
-def bundle_paths(bundles: tuple[str, ...]) -> list[Path]:
-    """The bundles to serve; the shipped one where none is named.
-
-    Raises:
-        BundleError: a bundle is not there.
-    """
-    paths = [Path(bundle) for bundle in bundles]
-    if not paths:
-        if not SHIPPED_BUNDLE.exists():
-            raise BundleError(f"this installation holds no model at {SHIPPED_BUNDLE}; name one with --bundle")
-        return [SHIPPED_BUNDLE]
-    for path in paths:
-        if not path.exists():
-            raise BundleError(f"there is no bundle at {path}")
-    return paths
 
 
 def _on_daemon_thread(work: Callable[[], Any]) -> "asyncio.Future[Any]":

@@ -46,6 +46,10 @@ class ServiceConfig:
         (),
         "directories or zip files of the models to serve, in the environment divided by colons; none: the shipped one",
     )
+    models_folder: str = _setting(
+        "", "folder of bundles to serve too, looked at for new, changed and removed ones; empty: none"
+    )
+    models_poll_s: float = _setting(2.0, "seconds between two looks at the models' folder; 0: only at SIGHUP")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 picks a free one and prints it")
     metrics_listen: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /livez and /readyz over HTTP; empty: off")
     device: str = _setting("cpu", "where models run: cpu or cuda")
@@ -95,6 +99,7 @@ class ServiceConfig:
             "drain_grace_s",
             "max_step_s",
             "max_stuck_s",
+            "models_poll_s",
         ):
             value = getattr(self, name)
             _require(name, value, 0 <= value <= 86_400 and math.isfinite(value), "be in [0, 86400]")

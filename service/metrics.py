@@ -83,6 +83,12 @@ class Metrics:
         self._model_load = Gauge(
             "dragoman_model_load_seconds", "Loading and warming up a model.", ["model"], registry=self.registry
         )
+        self._model_reloads = Counter(
+            "dragoman_model_reloads_total", "Bundles loaded while serving, or refused, by outcome.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        for outcome in ("loaded", "failed"):
+            self._model_reloads.labels(outcome)
         labels = ["name", "version", "source_language", "target_language", "precision", "device"]
         self._model_info = Gauge("dragoman_model_info", "1 for each loaded model.", labels, registry=self.registry)
         self._ready = Gauge("dragoman_ready", "1 while calls are taken.", registry=self.registry)
@@ -119,8 +125,18 @@ class Metrics:
 
     def model_loaded(self, info: ModelInfo, duration_s: float) -> None:
         self._model_load.labels(info.name).set(duration_s)
-        languages = (info.source_language, info.target_language)
-        self._model_info.labels(info.name, info.version, *languages, info.precision, info.device).set(1)
+        self.model_served(info)
+
+    def model_served(self, info: ModelInfo) -> None:
+        self._model_info.labels(*_labels(info)).set(1)
+
+    def model_removed(self, info: ModelInfo) -> None:
+        """It takes no new calls; those it has go on."""
+        self._model_info.remove(*_labels(info))
+
+    def model_reloaded(self, outcome: str) -> None:
+        """A bundle that is new or has changed was ``loaded``, or it ``failed`` and what was loaded goes on."""
+        self._model_reloads.labels(outcome).inc()
 
     def ready(self, is_ready: bool) -> None:
         self._ready.set(int(is_ready))
@@ -143,6 +159,19 @@ class EngineMetrics:
         with self._lock:
             gauge.inc(value - self._contributed.get(name, 0.0))
             self._contributed[name] = value
+
+    def forget(self) -> None:
+        """The engine has ended: what it added to the gauges goes."""
+        gauges = {
+            "sentences": self._metrics.queue_sentences,
+            "tokens": self._metrics.queue_tokens,
+            "oldest": self._metrics.queue_oldest,
+            "rows": self._metrics.active_rows,
+            "cache": self._metrics.cache_bytes,
+            "workers": self._metrics.workers,
+        }
+        for name, gauge in gauges.items():
+            self._set(name, gauge, 0.0)
 
     def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None:
         self._set("sentences", self._metrics.queue_sentences, num_sentences)
@@ -186,6 +215,11 @@ class EngineMetrics:
 
     def cancelled(self, stage: str) -> None:
         self._metrics.cancelled.labels(stage).inc()
+
+
+def _labels(info: ModelInfo) -> tuple[str, ...]:
+    languages = (info.source_language, info.target_language)
+    return (info.name, info.version, *languages, info.precision, info.device)
 
 
 def package_version() -> str:

@@ -69,7 +69,7 @@ def random_transformer() -> Transformer:
 def make_bundle(nonsense_tokenizer: Tokenizer) -> Callable[..., Path]:
     def make(model: Transformer, folder: Path, **options: object) -> Path:
         chosen = {"name": "nonsense", "version": "1", "max_source_tokens": 64, "max_target_tokens": 24} | options
-        description = Description(model.config, "en", "fr", 0)
+        description = Description(model.config, "en", str(chosen.pop("target_language", "fr")), 0)
         write_bundle(model, nonsense_tokenizer, description, folder, ExportOptions(**chosen))  # type: ignore[arg-type]
         return folder
 

@@ -32,3 +32,12 @@ class HealthServicer(health.aio.HealthServicer):
         for name in (SERVICE, *model_names):
             self._states[name] = status
             await self.set(name, status)
+
+    async def set_models(self, added: Iterable[str], removed: Iterable[str]) -> None:
+        """States the models that came, as ready as the service is, and those that went."""
+        for name in added:
+            self._states[name] = self._states[SERVICE]
+            await self.set(name, self._states[SERVICE])
+        for name in removed:
+            del self._states[name]
+            await self.set(name, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)

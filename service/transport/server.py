@@ -94,6 +94,21 @@ class TranslationServer:
         self._admission.open()
         await self._state_ready(True)
 
+    async def replace(self, translators: Sequence[Translator]) -> None:
+        """Serves these models from the next call on; calls that are open keep theirs.
+
+        Raises:
+            ConfigurationError: two of them are for the same calls.
+        """
+        before = {info.name for info in self._state.models.infos}
+        self._state.models = ModelRegistry(translators)
+        names = {info.name for info in self._state.models.infos}
+        await self._health.set_models(sorted(names - before), sorted(before - names))
+
+    async def wait_free(self, translator: Translator) -> None:
+        """Returns when no call uses a model any more that replace() has taken out."""
+        await self._state.leases.wait_free(translator)
+
     async def announce_end(self) -> None:
         """Tells load balancers to send no more calls; those that come are still taken."""
         await self._state_ready(False)

@@ -4,7 +4,7 @@ Knows: which parts a call goes through. Does not know: gRPC errors (interceptors
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,14 +18,15 @@ from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 from service.transport.admission import Admission
 from service.transport.languages import model_languages
+from service.transport.leases import Leases
 from service.transport.limits import Limits
 from service.transport.registry import ModelRegistry
 from service.transport.request_ids import rename_call
 from service.transport.responses import list_models, score_result, text_result
 from service.transport.status import status_and_reason
 from service.transport.submission import Submitter, deadline_of
-from service.transport.text_stream import TextStream
-from service.transport.validation import read_pairs, read_request
+from service.transport.text_stream import TextStream, read_stream_config
+from service.transport.validation import read_config, read_pairs, read_request
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Whoever gets one of these for any text sends the whole call again, or does not wait for it any more.
@@ -42,6 +43,7 @@ class ServingState:
     admission: Admission
     metrics: Metrics
     submitter: Submitter
+    leases: Leases = field(default_factory=Leases)
 
 
 class TranslationServicer(pb_grpc.TranslationServiceServicer):
@@ -58,7 +60,8 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         texts, settings = read_request(request, state.limits, state.defaults)
         request_id = rename_call(context, request.request_id)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
-        answers = await state.submitter.translate(translator, texts, settings, deadline_of(context))
+        with state.leases.hold(translator):
+            answers = await state.submitter.translate(translator, texts, settings, deadline_of(context))
         for answer in answers:
             count_answer(state.metrics, answer)
         raise_common(answers)
@@ -78,8 +81,15 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     ) -> None:
         """Runs until the client has sent its last text and all are answered, or the server drains."""
         state = self._state
-        stream = await TextStream.open(requests, context, state.models, state.limits, state.defaults)
-        await stream.run(state.submitter, state.admission.draining, lambda answer: count_answer(state.metrics, answer))
+        config = await read_stream_config(requests)
+        settings = read_config(config, state.limits, state.defaults)
+        rename_call(context, config.request_id)
+        translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
+        stream = TextStream(requests, context, translator, settings, state.limits)
+        with state.leases.hold(translator):
+            await stream.run(
+                state.submitter, state.admission.draining, lambda answer: count_answer(state.metrics, answer)
+            )
 
     async def Score(  # noqa: N802  # the contract's name
         self, request: pb.ScoreRequest, context: Context
@@ -89,7 +99,8 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         pairs, settings = read_pairs(request, state.limits, state.defaults)
         request_id = rename_call(context, request.request_id)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
-        answers = await state.submitter.score(translator, pairs, settings, deadline_of(context))
+        with state.leases.hold(translator):
+            answers = await state.submitter.score(translator, pairs, settings, deadline_of(context))
         for answer in answers:
             state.metrics.text_answered(outcome_of(answer) or "scored", split=False)
         raise_common(answers)

@@ -12,18 +12,15 @@ from typing import Any
 
 import grpc
 
-from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer
 from service.engine.translator import Ticket, Translator
 from service.errors import Draining, InvalidRequest, Overloaded, RequestError
 from service.pb import translation_pb2 as pb
 from service.transport.answers import AnswerBuffer
 from service.transport.limits import Limits
-from service.transport.registry import ModelRegistry
-from service.transport.request_ids import rename_call
 from service.transport.responses import text_result
 from service.transport.submission import Submitter, deadline_of
-from service.transport.validation import Settings, read_config, read_text
+from service.transport.validation import Settings, read_text
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # The room there is may come sooner than the estimate says.
@@ -49,23 +46,6 @@ class TextStream:
         self._open: dict[int, str] = {}
         self._tickets: dict[int, Ticket] = {}
         self._num_read = 0
-
-    @classmethod
-    async def open(
-        cls, requests: Requests, context: Context, models: ModelRegistry, limits: Limits, defaults: DecodeOptions
-    ) -> "TextStream":
-        """Reads the stream's first message.
-
-        Raises:
-            InvalidRequest, InvalidFields: it holds no config, or a wrong one. ModelNotFound, LanguagePairNotLoaded.
-        """
-        first = await anext(requests, None)
-        if first is None or first.WhichOneof("item") != "config":
-            raise InvalidRequest("config", "the first message of a stream must hold it")
-        settings = read_config(first.config, limits, defaults)
-        rename_call(context, first.config.request_id)
-        translator = models.choose(settings.model, settings.source_language, settings.target_language)
-        return cls(requests, context, translator, settings, limits)
 
     async def run(self, submitter: Submitter, draining: asyncio.Event, on_answer: Callable[[TextAnswer], None]) -> None:
         """Answers every text that was read, then returns.
@@ -151,3 +131,11 @@ class TextStream:
         await asyncio.wait(tasks)
         for ticket in self._tickets.values():
             ticket.cancel()
+
+
+async def read_stream_config(requests: Requests) -> pb.StreamConfig:
+    """The settings in a stream's first message. Raises InvalidRequest: it holds none."""
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("item") != "config":
+        raise InvalidRequest("config", "the first message of a stream must hold it")
+    return first.config

@@ -186,7 +186,8 @@ def test_a_busy_port_is_exit_code_one(tmp_path: Path, facts: Facts, setting: str
 
 def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):
     names = iter(["one", "two"])
-    two = config(tmp_path, bundle=(str(tmp_path), str(tmp_path)))
+    (tmp_path / "other").mkdir()
+    two = config(tmp_path, bundle=(str(tmp_path), str(tmp_path / "other")))
     app = Application(two, lambda *_: ScriptedTranslator(model_info(name=next(names))))
     with pytest.raises(ConfigurationError, match="'one' and 'two' both translate en to fr"):
         asyncio.run(app.run())

@@ -1,0 +1,209 @@
+"""Which models are served, from which bundles, and how they are added, replaced and removed while the service runs.
+
+Knows: bundles on disk, when one has changed, translators. Does not know: gRPC, who uses a translator.
+
+A bundle of the watched folder is loaded from a copy of its own: files that are overwritten in place would change, or
+end, the version that is still in use.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.config import ServiceConfig
+from service.engine.observer import EngineObserver
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
+from service.errors import BundleError, ConfigurationError, DragomanError
+from service.metrics import EngineMetrics, Metrics
+from service.runtime.bundle import MANIFEST
+from service.transport.registry import ModelRegistry
+
+log = logging.getLogger("dragoman.models")
+LoadTranslator = Callable[[Path, EngineSettings, EngineObserver], Translator]
+SHIPPED_BUNDLE = Path(__file__).parent / "models" / "en-fr"
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(slots=True, eq=False)
+class LoadedModel:
+    """A translator, the metrics it writes to, and what its bundle looked like when it was loaded."""
+
+    translator: Translator
+    observer: EngineMetrics
+    fingerprint: Fingerprint
+
+
+@dataclass(slots=True)
+class Change:
+    """What a look at the bundles came to: the models to serve now, and those that are served no longer."""
+
+    serve: list[LoadedModel]
+    retired: list[LoadedModel] = field(default_factory=list)
+    num_failed: int = 0
+
+
+class ModelStore:
+    """The models of one service. Its methods block and must not be called at the same time."""
+
+    def __init__(self, config: ServiceConfig, metrics: Metrics, load: LoadTranslator) -> None:
+        self._config, self._metrics, self._load = config, metrics, load
+        self._served: dict[Path, LoadedModel] = {}
+        # What was seen at the last look, and what could not be loaded: neither is tried before it is another.
+        self._seen: dict[Path, Fingerprint] = {}
+        self._failed: dict[Path, Fingerprint] = {}
+
+    def load_all(self) -> list[LoadedModel]:
+        """Loads every bundle for the first time.
+
+        Raises:
+            BundleError, ConfigurationError: one of them cannot be served.
+        """
+        paths = self._paths()
+        if not paths:
+            raise BundleError(f"the models' folder {self._config.models_folder} holds no bundle")
+        for path in paths:
+            if path in self._served:
+                raise ConfigurationError(f"bundle {path} is named twice")
+            self._served[path] = self._load_one(path)
+        return list(self._served.values())
+
+    def refresh(self, is_asked: bool) -> Change:
+        """Looks at the bundles again; what cannot be loaded is logged and counted, and its old version goes on.
+
+        Args:
+            is_asked: somebody asked for it: every bundle that has changed, or failed before, is tried at once. Else it
+                must look as it did at the last look, so that a bundle which is still being copied is left alone.
+        """
+        try:
+            paths = self._paths()
+        except DragomanError as error:
+            self._count_failure("", error)
+            return Change(list(self._served.values()), num_failed=1)
+        change = Change([])
+        removed = [path for path in self._served if path not in paths]
+        change.retired += [self._served.pop(path) for path in removed]
+        if is_asked or removed:
+            self._failed.clear()
+        prints = {path: fingerprint(path) for path in paths}
+        for path in paths:
+            is_settled = is_asked or self._seen.get(path) == prints[path]
+            has_failed = self._failed.get(path) == prints[path]
+            is_current = path in self._served and self._served[path].fingerprint == prints[path]
+            if is_settled and not is_current and not has_failed:
+                self._replace(path, prints[path], change)
+        self._seen = prints
+        change.serve = list(self._served.values())
+        for model in change.retired:
+            self._metrics.model_removed(model.translator.info)
+        for model in change.serve:  # two versions may have had the same labels
+            self._metrics.model_served(model.translator.info)
+        return change
+
+    def _replace(self, path: Path, seen: Fingerprint, change: Change) -> None:
+        others = [model.translator for other, model in self._served.items() if other != path]
+        try:
+            model = self._load_one(path)
+            try:
+                ModelRegistry([*others, model.translator])
+            except ConfigurationError:
+                discard(model)
+                raise
+        except (DragomanError, OSError) as error:
+            self._failed[path] = seen
+            change.num_failed += 1
+            self._count_failure(str(path), error)
+            return
+        if path in self._served:
+            change.retired.append(self._served[path])
+        self._served[path] = model
+        self._metrics.model_reloaded("loaded")
+
+    def _count_failure(self, path: str, error: Exception) -> None:
+        self._metrics.model_reloaded("failed")
+        log.error(
+            "a bundle cannot be served; what was loaded goes on", extra={"facts": {"bundle": path, "why": str(error)}}
+        )
+
+    def _paths(self) -> list[Path]:
+        folder = self._config.models_folder
+        named = bundle_paths(self._config.bundle) if self._config.bundle or not folder else []
+        return [*named, *(bundles_in(Path(folder)) if folder else [])]
+
+    def _load_one(self, path: Path) -> LoadedModel:
+        started = time.monotonic()
+        seen, observer = fingerprint(path), self._metrics.observer()
+        if self._config.models_folder and path.parent == Path(self._config.models_folder) and path.is_dir():
+            with tempfile.TemporaryDirectory(prefix="dragoman-bundle-") as folder:
+                copy = Path(folder) / path.name
+                shutil.copytree(path, copy, symlinks=True)
+                translator = self._load(copy, self._config.engine, observer)
+        else:
+            translator = self._load(path, self._config.engine, observer)
+        model = LoadedModel(translator, observer, seen)
+        if self._config.max_length > translator.info.max_target_tokens:
+            discard(model)
+            raise ConfigurationError(
+                f"max_length ({self._config.max_length}) must be <= {translator.info.max_target_tokens}, the most that "
+                f"model {translator.info.name!r} can give"
+            )
+        duration_s = time.monotonic() - started
+        self._metrics.model_loaded(translator.info, duration_s)
+        facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(duration_s, 3)}
+        log.info("loaded", extra={"facts": facts})
+        return model
+
+
+def discard(model: LoadedModel, timeout_s: float | None = None) -> bool:
+    """Ends a model that nobody uses; False where a step outlasts ``timeout_s``."""
+    is_ended = model.translator.close(timeout_s)
+    model.observer.forget()
+    return is_ended
+
+
+def bundle_paths(bundles: Sequence[str]) -> list[Path]:
+    """The bundles to serve; the shipped one where none is named.
+
+    Raises:
+        BundleError: a bundle is not there.
+    """
+    paths = [Path(bundle) for bundle in bundles]
+    if not paths:
+        if not SHIPPED_BUNDLE.exists():
+            raise BundleError(f"this installation holds no model at {SHIPPED_BUNDLE}; name one with --bundle")
+        return [SHIPPED_BUNDLE]
+    for path in paths:
+        if not path.exists():
+            raise BundleError(f"there is no bundle at {path}")
+    return paths
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The folders with a manifest and the .zip files in ``folder``, by name; hidden ones are left out.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise BundleError(f"the models' folder {folder} cannot be read: {error.strerror}") from None
+    return [path for path in entries if path.suffix == ".zip" or (path / MANIFEST).exists()]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Changes whenever a file of the bundle does: names, sizes, times and inodes, without reading any."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        try:
+            state = file.lstat()
+        except OSError:  # gone since it was listed
+            continue
+        found.append((str(file), state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(found)

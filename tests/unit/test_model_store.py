@@ -1,0 +1,123 @@
+"""Bundles that come, change and go while models are served; with scripted translators."""
+
+from pathlib import Path
+
+import pytest
+
+from service.config import ServiceConfig
+from service.engine.observer import EngineObserver
+from service.engine.settings import EngineSettings
+from service.errors import BundleError, ConfigurationError
+from service.metrics import Metrics
+from service.model_store import Change, ModelStore, bundles_in, discard
+from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
+
+
+class Folder:
+    """A models' folder whose bundles hold one line: name, source and target; anything else is damaged."""
+
+    def __init__(self, path: Path, **settings: object) -> None:
+        self.path, self.metrics, self.loaded_from = path, Metrics(), list[Path]()
+        self.store = ModelStore(ServiceConfig(models_folder=str(path), **settings), self.metrics, self.load)
+
+    def write(self, bundle: str, line: str) -> None:
+        (self.path / bundle).mkdir(exist_ok=True)
+        (self.path / bundle / "manifest.json").write_text(line)
+
+    def load(self, path: Path, _: EngineSettings, observer: EngineObserver) -> ScriptedTranslator:
+        self.loaded_from.append(path)
+        words = (path / "manifest.json").read_text().split()
+        if len(words) != 3:
+            raise BundleError("damaged")
+        observer.cache_bytes(100)
+        return ScriptedTranslator(model_info(words[1], words[2], words[0]))
+
+    def sample(self, metric: str, /, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(metric, labels)
+
+
+def names(change: Change) -> list[str]:
+    return [model.translator.info.name for model in change.serve]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path)
+    folder.write("a", "first en fr")
+    return folder
+
+
+def test_bundles_come_and_go_once_they_are_at_rest(folder: Folder) -> None:
+    [first] = folder.store.load_all()
+    assert folder.loaded_from[0].parent != folder.path, "loaded from a copy: files may be overwritten in place"
+    folder.store.refresh(is_asked=False)
+    folder.write("b", "second en de")
+    assert names(folder.store.refresh(is_asked=False)) == ["first"], "it may still be being copied"
+    assert names(folder.store.refresh(is_asked=False)) == ["first", "second"]
+    (folder.path / "a" / "manifest.json").unlink()
+    change = folder.store.refresh(is_asked=False)
+    assert names(change) == ["second"]
+    assert change.retired == [first]
+    assert discard(first)
+    assert folder.sample("dragoman_cache_bytes") == 100
+    assert folder.sample("dragoman_model_reloads_total", outcome="loaded") == 1
+
+
+def test_a_change_replaces_and_damage_does_not(folder: Folder) -> None:
+    [first] = folder.store.load_all()
+    folder.write("a", "damaged")
+    for _ in range(3):
+        change = folder.store.refresh(is_asked=True)
+        assert (change.serve, change.retired) == ([first], [])
+    for _ in range(3):
+        folder.store.refresh(is_asked=False)
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 3, "tried again only when asked to"
+    folder.write("a", "better en fr")
+    change = folder.store.refresh(is_asked=True)
+    assert (names(change), change.retired) == (["better"], [first])
+    labels = {
+        "version": "1",
+        "source_language": "en",
+        "target_language": "fr",
+        "precision": "cpu-int8",
+        "device": "cpu",
+    }
+    assert folder.sample("dragoman_model_info", name="better", **labels) == 1
+    assert folder.sample("dragoman_model_info", name="first", **labels) is None
+
+
+def test_two_for_the_same_pair_are_not_served_until_the_first_has_gone(folder: Folder) -> None:
+    folder.store.load_all()
+    folder.write("b", "rival en fr")
+    change = folder.store.refresh(is_asked=True)
+    assert (names(change), change.num_failed) == (["first"], 1)
+    (folder.path / "a" / "manifest.json").unlink()
+    folder.store.refresh(is_asked=False)
+    assert names(folder.store.refresh(is_asked=False)) == ["rival"]
+
+
+def test_a_folder_that_cannot_be_read_changes_nothing(folder: Folder) -> None:
+    [first] = folder.store.load_all()
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    change = folder.store.refresh(is_asked=True)
+    assert (change.serve, change.retired, change.num_failed) == ([first], [], 1)
+
+
+def test_at_start_everything_must_be_right(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot be read"):
+        Folder(tmp_path / "nothing").store.load_all()
+    with pytest.raises(BundleError, match="holds no bundle"):
+        Folder(tmp_path).store.load_all()
+    folder = Folder(tmp_path, max_length=257)
+    folder.write("a", "first en fr")
+    with pytest.raises(ConfigurationError, match="257"):
+        folder.store.load_all()
+    assert folder.sample("dragoman_cache_bytes") == 0
+
+
+def test_only_bundles_are_taken_for_some(tmp_path: Path) -> None:
+    for name in ("b.zip", "notes.txt", ".hidden.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    Folder(tmp_path).write("a", "")
+    assert [path.name for path in bundles_in(tmp_path)] == ["a", "b.zip"]
