@@ -68,55 +68,6 @@ class Load:
             time.sleep(0.02)
 
 
-def test_no_call_fails_while_models_come_change_and_go(
-    random_transformer: Transformer, make_bundle: Callable[..., Path], nonsense_bundle: Path, tmp_path: Path
-) -> None:
-    folder, other = tmp_path / "models", tmp_path / "version-2"
-    make_bundle(random_transformer, other, version="2")
-    folder.mkdir()
-    shutil.copytree(nonsense_bundle, folder / "nonsense")
-    with (
-        LaunchedServer("--models-folder", str(folder), "--models-poll-s", "0.1") as server,
-        Load(server.address) as load,
-    ):
-        load.wait_for("1")
-        stream = HeldStream(load.stub)
-        assert stream.ask("0") == "0"
-
-        # Overwritten in place, file by file: what is still incomplete is left alone, or refused.
-        shutil.copytree(other, folder / "nonsense", dirs_exist_ok=True)
-        load.wait_for("2")
-        assert load.models() == [("nonsense", "2")]
-        assert stream.ask("1") == "1", "a stream goes on with the version it began with"
-
-        # Damaged: refused, the old one goes on.
-        weights = next((folder / "nonsense").rglob("weights*"))
-        content = bytearray(weights.read_bytes())
-        content[len(content) // 2] ^= 1
-        weights.write_bytes(content)
-        server.process.send_signal(signal.SIGHUP)
-        counts = [len(answers) for answers in load.answers]
-        while any(len(now) < count + 3 for now, count in zip(load.answers, counts, strict=True)):
-            time.sleep(0.01)
-        assert load.models() == [("nonsense", "2")]
-        weights.write_bytes(bytes(content[: len(content) // 2]) + bytes([content[len(content) // 2] ^ 1])
-                            + bytes(content[len(content) // 2 + 1 :]))  # fmt: skip
-
-        # Added, then removed.
-        make_bundle(random_transformer, tmp_path / "german", name="german", target_language="de")
-        (tmp_path / "german").rename(folder / "german")
-        load.wait_for_models([("german", "1"), ("nonsense", "2")])
-        reply = load.stub.Translate(pb.TranslateRequest(texts=["a"], source_language="en", target_language="de"))
-        assert reply.model == "german"
-        shutil.rmtree(folder / "german")
-        load.wait_for_models([("nonsense", "2")])
-        assert stream.ask("2") == "2"
-        stream.close()
-    for answers in load.answers:
-        assert set(answers) == {"1", "2"}, "every call was answered, by one version or the other"
-        assert answers == sorted(answers), "none by the old version after one by the new"
-
-
 class HeldStream:
     """A stream that stays open, one text at a time."""
 
@@ -141,3 +92,47 @@ class HeldStream:
         self.is_open = False
         self.arrived.release()
         assert list(self.call) == []
+
+
+def damage_and_mend(folder: Path, server: LaunchedServer, load: Load) -> None:
+    """A byte of the weights changes: refused, the old version goes on, also when it is put right."""
+    weights = next(folder.rglob("weights*"))
+    whole = weights.read_bytes()
+    weights.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    server.process.send_signal(signal.SIGHUP)
+    counts = [len(answers) for answers in load.answers]
+    while any(len(now) < count + 5 for now, count in zip(load.answers, counts, strict=True)):
+        time.sleep(0.01)
+    assert load.models() == [("nonsense", "2")]
+    weights.write_bytes(whole)
+
+
+def test_no_call_fails_while_models_come_change_and_go(
+    random_transformer: Transformer, make_bundle: Callable[..., Path], nonsense_bundle: Path, tmp_path: Path
+) -> None:
+    folder, version_2, german = tmp_path / "models", tmp_path / "version-2", tmp_path / "german"
+    make_bundle(random_transformer, version_2, version="2")
+    make_bundle(random_transformer, german, name="german", target_language="de")
+    folder.mkdir()
+    shutil.copytree(nonsense_bundle, folder / "nonsense")
+    flags = ("--models-folder", str(folder), "--models-poll-s", "0.1")
+    with LaunchedServer(*flags) as server, Load(server.address) as load:
+        load.wait_for("1")
+        stream = HeldStream(load.stub)
+        assert stream.ask("0") == "0"
+        # Overwritten in place, file by file: what is still incomplete is left alone, or refused.
+        shutil.copytree(version_2, folder / "nonsense", dirs_exist_ok=True)
+        load.wait_for("2")
+        assert stream.ask("1") == "1", "a stream goes on with the version it began with"
+        damage_and_mend(folder / "nonsense", server, load)
+        german.rename(folder / "german")
+        load.wait_for_models([("german", "1"), ("nonsense", "2")])
+        routed = pb.TranslateRequest(texts=["a"], source_language="en", target_language="de")
+        assert load.stub.Translate(routed, timeout=60).model == "german"
+        shutil.rmtree(folder / "german")
+        load.wait_for_models([("nonsense", "2")])
+        assert stream.ask("2") == "2"
+        stream.close()
+    for answers in load.answers:
+        assert set(answers) == {"1", "2"}, "every call was answered, by one version or the other"
+        assert answers == sorted(answers), "none by the old version after one by the new"
