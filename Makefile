@@ -21,7 +21,7 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint type format proto train bench clean \
+.PHONY: help demo test faults lint type format proto contract train bench clean \
 	image image-cuda image-base image-test rules
 
 help:  ## this list
@@ -50,6 +50,11 @@ format: .venv/dev.stamp  ## put the code into form
 proto: build/proto/$(GRPCIO_TOOLS).stamp  ## service/pb anew from proto/
 	build/proto/bin/python -m grpc_tools.protoc -Iservice/pb=proto/dragoman/v1 \
 		--python_out=. --pyi_out=. --grpc_python_out=. service/pb/translation.proto
+
+contract: build/node.stamp .venv/dev.stamp  ## the contract: style, nothing broken since the release, a client in Node.js
+	build/node/node_modules/.bin/buf lint
+	build/node/node_modules/.bin/buf breaking --against proto/released.binpb
+	$(BIN)/python -m pytest tests/unit/test_contract.py tests/integration/test_node_client.py
 
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
@@ -104,4 +109,10 @@ build/proto/$(GRPCIO_TOOLS).stamp:
 	rm -rf build/proto
 	$(PYTHON) -m venv build/proto
 	build/proto/bin/python -m pip --disable-pip-version-check --quiet install grpcio-tools==$(GRPCIO_TOOLS)
+	@touch $@
+
+build/node.stamp: tests/integration/node/package.json
+	mkdir -p build/node
+	cp $< build/node/
+	npm install --prefix build/node --silent --no-audit --no-fund
 	@touch $@
