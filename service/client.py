@@ -136,6 +136,27 @@ class Client:
             raise _service_error(error) from None
         return [_outcome(result) for result in response.results]
 
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, source: str, target: str, length_penalty: float | None = None
+    ) -> list[pb.TargetScore | ServiceError]:
+        """How probable given translations are, (text, translation) each, with tokens and alignment; in their order.
+
+        Raises:
+            ServiceError: the call failed as a whole.
+        """
+        request = pb.ScoreRequest(
+            pairs=[pb.ScorePair(source=text, target=translation) for text, translation in pairs],
+            source_language=source,
+            target_language=target,
+            length_penalty=length_penalty,
+            include_alignment=True,
+        )
+        try:
+            response = self._stub.Score(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise _service_error(error) from None
+        return [_text_error(item.error) if item.HasField("error") else item.score for item in response.results]
+
     def translate_stream(
         self, texts: Iterable[str], *, source: str, target: str, options: DecodeOptions | None = None
     ) -> Iterator[TextResult | ServiceError]:
@@ -242,7 +263,7 @@ def _options(options: DecodeOptions | None) -> pb.DecodeOptions | None:
 
 def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
     if result.HasField("error"):
-        return ServiceError(code_pb2.Code.Name(result.error.code), result.error.message)
+        return _text_error(result.error)
     translation = result.translation
     best = Alternative(translation.text, tuple(translation.token_ids), translation.score)
     others = [Alternative(item.text, tuple(item.token_ids), item.score) for item in translation.alternatives[1:]]
@@ -254,10 +275,21 @@ def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
         num_target_tokens=translation.num_target_tokens,
         num_sentences=translation.num_sentences,
         split=translation.split,
-        timings=Timings(timings.queue_s, timings.encode_s, timings.decode_s),
+        timings=Timings(
+            timings.queue_s,
+            timings.encode_s,
+            timings.decode_s,
+            timings.prepare_s,
+            timings.finish_s,
+            timings.align_s,
+        ),
         length_limited=translation.length_limited,
         repetition_found=translation.repetition_found,
     )
+
+
+def _text_error(error: pb.TextError) -> ServiceError:
+    return ServiceError(code_pb2.Code.Name(error.code), error.message)
 
 
 def _service_error(error: grpc.RpcError) -> ServiceError:

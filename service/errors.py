@@ -43,7 +43,15 @@ class OutputError(DragomanError):
 
 
 class RequestError(DragomanError):
-    """Base of what a client can be answered instead of a translation. Its text is safe to send to a client."""
+    """Base of what a client can be answered instead of a translation. Its text is safe to send to a client.
+
+    Attributes:
+        numbers: those that the text holds, by name, for programs: the metadata of google.rpc.ErrorInfo.
+    """
+
+    def __init__(self, message: str = "", **numbers: float) -> None:
+        super().__init__(message)
+        self.numbers = numbers
 
 
 class InvalidRequest(RequestError):
@@ -53,8 +61,8 @@ class InvalidRequest(RequestError):
         field: path of the field in the protobuf message, such as ``texts[3]`` or ``options.num_beams``.
     """
 
-    def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}")
+    def __init__(self, field: str, description: str, **numbers: float) -> None:
+        super().__init__(f"{field}: {description}", **numbers)
         self.field = field
         self.description = description
 
@@ -74,8 +82,8 @@ class Overloaded(RequestError):
         retry_after_s: when trying again has a chance.
     """
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after_s: float, **numbers: float) -> None:
+        super().__init__(message, **numbers)
         self.retry_after_s = retry_after_s
 
 

@@ -47,7 +47,8 @@ class GivenPair:
             ("target", len(wanted), info.max_target_tokens),
         ):
             if count > limit:
-                raise InvalidRequest(f"pairs[{index}].{field}", f"number of tokens ({count}) must be <= {limit}")
+                name = f"pairs[{index}].{field}"
+                raise InvalidRequest(name, f"number of tokens ({count}) must be <= {limit}", value=count, max=limit)
         return cls(source, target, ids, wanted, languages)
 
     def pair(

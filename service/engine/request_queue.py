@@ -77,6 +77,10 @@ class RequestQueue:
                 f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "
                 f"{self.max_sentences} and {self.max_tokens} may",
                 retry_after_s=min(max(delay_s, MIN_RETRY_S), MAX_RETRY_S),
+                waiting_sentences=len(self.waiting),
+                max_queue_sentences=self.max_sentences,
+                waiting_tokens=self.num_tokens,
+                max_queue_tokens=self.max_tokens,
             )
         limit_s = self.max_delay_s if self.max_delay_s and priority is Priority.INTERACTIVE else math.inf
         if deadline is not None:
@@ -86,6 +90,8 @@ class RequestQueue:
             raise Overloaded(
                 f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",
                 retry_after_s=min(max(delay_s - limit_s, MIN_RETRY_S), MAX_RETRY_S),
+                delay_s=round(delay_s, 3),
+                max_delay_s=round(limit_s, 3),
             )
 
     def count(self, sentences: Sequence[Sentence], sign: int) -> None:

@@ -58,7 +58,8 @@ class Scorer:
             self.reply(pair, Cancelled("the request was cancelled"))
         else:
             waited = time.monotonic() - pair.submitted_at
-            self.reply(pair, DeadlineExceeded(f"the deadline passed after {waited:.3f} s, queued for scoring"))
+            late = f"the deadline passed after {waited:.3f} s, queued for scoring"
+            self.reply(pair, DeadlineExceeded(late, waited_s=round(waited, 3)))
 
     def score(self, batch: Sequence[Pair]) -> None:
         answers: Sequence[ScoredAnswer]

@@ -208,10 +208,12 @@ class Translator:
 
     def check(self, options: DecodeOptions) -> None:
         if options.num_beams > self.max_beams:
-            raise InvalidRequest("options.num_beams", f"{options.num_beams} is more than the {self.max_beams} here")
+            many = f"{options.num_beams} is more than the {self.max_beams} here"
+            raise InvalidRequest("options.num_beams", many, value=options.num_beams, max=self.max_beams)
         if options.max_length > self.info.max_target_tokens:
             limit = self.info.max_target_tokens
-            raise InvalidRequest("options.max_length", f"{options.max_length} is more than the model's {limit} tokens")
+            long = f"{options.max_length} is more than the model's {limit} tokens"
+            raise InvalidRequest("options.max_length", long, value=options.max_length, max=limit)
 
     def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
         for what, count, limit in (
@@ -220,7 +222,7 @@ class Translator:
         ):
             if count > limit:
                 many = f"{count} {what} are more than the {limit} that may ever wait"
-                raise InvalidRequest(field, f"{many}; send fewer {field} at a time")
+                raise InvalidRequest(field, f"{many}; send fewer {field} at a time", value=count, max=limit)
 
     def sentences_of(
         self,

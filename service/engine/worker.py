@@ -101,7 +101,8 @@ class Worker:
             self.answer(sentence, Cancelled("the request was cancelled"), "cancelled")
         else:
             waited = now - sentence.submitted_at
-            self.answer(sentence, DeadlineExceeded(f"the deadline passed after {waited:.3f} s, {stage}"), "deadline")
+            late = f"the deadline passed after {waited:.3f} s, {stage}"
+            self.answer(sentence, DeadlineExceeded(late, waited_s=round(waited, 3)), "deadline")
 
     def drop_over(self) -> None:
         now = time.monotonic()

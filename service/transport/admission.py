@@ -72,7 +72,10 @@ class Admission:
             raise NotServing("the engine makes no progress; send the request again, to another server")
         if self._num_open >= self._max_open_calls:
             raise Overloaded(
-                f"{self._num_open} calls are open; at most {self._max_open_calls} may be", OVERLOAD_RETRY_S
+                f"{self._num_open} calls are open; at most {self._max_open_calls} may be",
+                OVERLOAD_RETRY_S,
+                open_calls=self._num_open,
+                max_open_calls=self._max_open_calls,
             )
         self._num_open += 1
         self._idle.clear()

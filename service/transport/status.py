@@ -107,8 +107,14 @@ def _violations(error: RequestError) -> list[error_details_pb2.BadRequest.FieldV
 
 
 def _numbers(error: RequestError) -> dict[str, str]:
-    retry_s = retry_after_s(error)
-    return {} if retry_s is None else {"retry_after_ms": str(math.ceil(retry_s * 1000))}
+    """Every number of the message, by name; those of several violations under violation0_, violation1_ and so on."""
+    numbers = dict(error.numbers)
+    if isinstance(error, InvalidFields):
+        for place, violation in enumerate(error.violations):
+            numbers |= {f"violation{place}_{name}": value for name, value in violation.numbers.items()}
+    if (retry_s := retry_after_s(error)) is not None:
+        numbers["retry_after_ms"] = math.ceil(retry_s * 1000)
+    return {name: str(value) for name, value in numbers.items()}
 
 
 def _packed(message: Message) -> AnyMessage:

@@ -54,9 +54,14 @@ class Violations:
     def __init__(self) -> None:
         self._found: list[InvalidRequest] = []
 
-    def add(self, field: str, description: str) -> None:
+    def add(self, field: str, description: str, **numbers: float) -> None:
         if len(self._found) < MAX_VIOLATIONS:
-            self._found.append(InvalidRequest(field, description))
+            self._found.append(InvalidRequest(field, description, **numbers))
+
+    def limit(self, field: str, what: str, value: int, most: int, advice: str = "") -> None:
+        """Adds one where ``value`` is more than ``most``."""
+        if value > most:
+            self.add(field, f"{what} ({value}) must be <= {most}{advice}", value=value, max=most)
 
     def raise_any(self) -> None:
         """Raises InvalidRequest for one violation and InvalidFields for several."""
@@ -93,7 +98,8 @@ def read_pairs(
         if 0 <= request.length_penalty <= MAX_LENGTH_PENALTY:  # also refuses NaN
             options = replace(defaults, length_penalty=request.length_penalty)
         else:
-            violations.add("length_penalty", f"{request.length_penalty} must be in [0, {MAX_LENGTH_PENALTY}]")
+            text = f"{request.length_penalty} must be in [0, {MAX_LENGTH_PENALTY}]"
+            violations.add("length_penalty", text, value=request.length_penalty, min=0, max=MAX_LENGTH_PENALTY)
     violations.raise_any()
     settings = Settings(
         source_language=request.source_language,
@@ -122,43 +128,40 @@ def read_text(text: pb.StreamText, limits: Limits) -> str:
         InvalidRequest: its id or its text is out of its documented range.
     """
     if not 1 <= len(text.id) <= MAX_NAME_CHARACTERS:
-        raise InvalidRequest("text.id", f"length ({len(text.id)}) must be in [1, {MAX_NAME_CHARACTERS}]")
+        wrong = f"length ({len(text.id)}) must be in [1, {MAX_NAME_CHARACTERS}]"
+        raise InvalidRequest("text.id", wrong, value=len(text.id), min=1, max=MAX_NAME_CHARACTERS)
     if len(text.text) > limits.max_text_characters:
-        raise InvalidRequest("text.text", _too_long(len(text.text), limits.max_text_characters))
+        limit = limits.max_text_characters
+        raise InvalidRequest("text.text", _too_long(len(text.text), limit), value=len(text.text), max=limit)
     return text.text
 
 
 def _check_texts(texts: Sequence[str], limits: Limits, violations: Violations) -> None:
     if not texts:
         violations.add("texts", "at least one text is needed")
+    violations.limit("texts", "number of texts", len(texts), limits.max_texts, "; send several requests")
     if len(texts) > limits.max_texts:
-        violations.add("texts", f"number of texts ({len(texts)}) must be <= {limits.max_texts}; send several requests")
         return
     for index, text in enumerate(texts):
-        if len(text) > limits.max_text_characters:
-            violations.add(f"texts[{index}]", _too_long(len(text), limits.max_text_characters))
-    total = sum(map(len, texts))
-    if total > limits.max_request_characters:
-        violations.add(
-            "texts", f"characters together ({total}) must be <= {limits.max_request_characters}; send several requests"
+        violations.limit(
+            f"texts[{index}]", "number of characters", len(text), limits.max_text_characters, "; divide the text"
         )
+    total = sum(map(len, texts))
+    violations.limit("texts", "characters together", total, limits.max_request_characters, "; send several requests")
 
 
 def _check_pairs(pairs: Sequence[tuple[str, str]], limits: Limits, violations: Violations) -> None:
     if not pairs:
         violations.add("pairs", "at least one pair is needed")
+    violations.limit("pairs", "number of pairs", len(pairs), limits.max_texts, "; send several requests")
     if len(pairs) > limits.max_texts:
-        violations.add("pairs", f"number of pairs ({len(pairs)}) must be <= {limits.max_texts}; send several requests")
         return
-    for index, pair in enumerate(pairs):
-        for side, text in zip(("source", "target"), pair, strict=True):
-            if len(text) > limits.max_text_characters:
-                violations.add(f"pairs[{index}].{side}", _too_long(len(text), limits.max_text_characters))
+    most = limits.max_text_characters
+    for index, (source, target) in enumerate(pairs):
+        violations.limit(f"pairs[{index}].source", "number of characters", len(source), most, "; divide the text")
+        violations.limit(f"pairs[{index}].target", "number of characters", len(target), most, "; divide the text")
     total = sum(len(source) + len(target) for source, target in pairs)
-    if total > limits.max_request_characters:
-        violations.add(
-            "pairs", f"characters together ({total}) must be <= {limits.max_request_characters}; send several requests"
-        )
+    violations.limit("pairs", "characters together", total, limits.max_request_characters, "; send several requests")
 
 
 def _check_names(
@@ -166,12 +169,12 @@ def _check_names(
 ) -> None:
     for field in ("source_language", "target_language"):
         _check_language(prefix + field, getattr(message, field), bool(message.model), violations)
-    if len(message.model) > MAX_NAME_CHARACTERS:
-        violations.add(f"{prefix}model", f"length ({len(message.model)}) must be <= {MAX_NAME_CHARACTERS}")
+    violations.limit(f"{prefix}model", "length", len(message.model), MAX_NAME_CHARACTERS)
     if message.request_id and not is_request_id(message.request_id):
-        violations.add(f"{prefix}request_id", f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters")
+        wrong = f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters"
+        violations.add(f"{prefix}request_id", wrong, min=1, max=MAX_REQUEST_ID_CHARACTERS)
     if message.priority not in _PRIORITIES:
-        violations.add(f"{prefix}priority", f"unknown value {int(message.priority)}")
+        violations.add(f"{prefix}priority", f"unknown value {int(message.priority)}", value=int(message.priority))
 
 
 def _read_settings(
@@ -197,7 +200,7 @@ def _check_language(field: str, code: str, is_optional: bool, violations: Violat
     if not code and not is_optional:
         violations.add(field, "a language code is needed, such as 'en'")
     elif len(code) > MAX_CODE_CHARACTERS:
-        violations.add(field, f"length ({len(code)}) must be <= {MAX_CODE_CHARACTERS}")
+        violations.limit(field, "length", len(code), MAX_CODE_CHARACTERS)
     elif code and not is_language_code(code):
         violations.add(field, f"{code!r} is not a BCP-47 language code such as 'en' or 'pt-BR'")
 
@@ -222,7 +225,9 @@ def _read_options(
         least, most = ranges[name]
         if not least <= value <= most:  # also refuses NaN
             reason = f" (num_beams is {num_beams})" if name == "num_alternatives" and most == num_beams else ""
-            violations.add(prefix + name, f"{value} must be in [{least}, {most}]{reason}")
+            violations.add(
+                prefix + name, f"{value} must be in [{least}, {most}]{reason}", value=value, min=least, max=most
+            )
             is_valid = False
     return replace(defaults, **given) if is_valid else defaults
 

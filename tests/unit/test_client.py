@@ -1,13 +1,16 @@
 """The client against a real server with a scripted translator."""
 
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from service.client import Client, ServiceError
 from service.decoding.options import DecodeOptions
 from service.engine.request import FinishReason, TextResult
-from service.errors import EngineFailure, Overloaded
+from service.errors import Draining, EngineFailure, Overloaded
+from service.transport.status import DRAINING_RETRY_S
 from tests.unit.transport.running_server import Running, running_on_thread
 
 
@@ -80,3 +83,29 @@ def test_a_stream_left_early_ends(server: Running, client: Client):
     assert isinstance(next(results), TextResult)
     results.close()
     assert len(server.translator.submissions) < 5_000
+
+
+def test_scores_come_in_order_with_errors_in_their_places(server: Running, client: Client):
+    server.translator.answers["bad"] = EngineFailure()
+    good, bad = client.score([("a", "bb"), ("a", "bad")], source="en", target="fr", length_penalty=0.5)
+    assert not isinstance(good, ServiceError)
+    assert (good.score, good.tokens[0].end, good.alignment[0].weight) == (-1.0, 2, 0.5)
+    assert isinstance(bad, ServiceError)
+    assert bad.code == "INTERNAL"
+
+
+def test_unavailable_is_sent_again_after_the_pause_that_the_server_asks_for(server: Running, client: Client):
+    sent_at: list[float] = []
+    original = server.translator.submit
+
+    def submit(*arguments: object, **options: object) -> object:
+        sent_at.append(time.monotonic())
+        if len(sent_at) < 3:
+            raise Draining("come again")
+        return original(*arguments, **options)
+
+    server.translator.submit = submit
+    [result] = client.translate(["a"], source="en", target="fr")
+    assert isinstance(result, TextResult)
+    assert len(sent_at) == 3
+    assert all(later - earlier >= DRAINING_RETRY_S * 0.9 for earlier, later in pairwise(sent_at))

@@ -102,12 +102,14 @@ def test_a_call_fails_when_all_texts_fail_or_one_may_be_sent_again():
 
 def test_overload_says_when_to_come_back():
     async def check(server: Running) -> None:
-        server.translator.refusal = Overloaded("the queue is full", retry_after_s=0.25)
+        server.translator.refusal = Overloaded("7 of 7 wait", retry_after_s=0.25, waiting_sentences=7, max_queue=7)
         error = await failure(server.stub.Translate(request("a")))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         found = details(error)
         assert found["RetryInfo"] == error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=250_000_000))
         assert found["ErrorInfo"].reason == "OVERLOADED"
+        numbers = {"waiting_sentences": "7", "max_queue": "7", "retry_after_ms": "250"}
+        assert dict(found["ErrorInfo"].metadata) == numbers
         assert ("grpc-retry-pushback-ms", "250") in list(error.trailing_metadata())
         assert server.sample("dragoman_requests_total", method=TRANSLATE, code="RESOURCE_EXHAUSTED") == 1
 
@@ -226,6 +228,19 @@ def test_every_bad_field_is_named():
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         violations = details(error)["BadRequest"].field_violations
         assert [violation.field for violation in violations] == ["source_language", "options.num_beams"]
+        numbers = {"violation1_value": "17", "violation1_min": "1", "violation1_max": "16"}
+        assert dict(details(error)["ErrorInfo"].metadata) == numbers
+        long = await failure(server.stub.Translate(request("ok", model="m" * 129)))
+        assert dict(details(long)["ErrorInfo"].metadata) == {"value": "129", "max": "128"}
+
+    with_server(check)
+
+
+def test_a_compressed_request_is_understood():
+    async def check(server: Running) -> None:
+        text = "the same words " * 2000
+        call = server.stub.Translate(request(text), compression=grpc.Compression.Gzip)
+        assert (await call).results[0].translation.text == text.upper()
 
     with_server(check)
 
