@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# The oldest supported: newer generators write code that refuses older runtimes. pyproject.toml's lower bounds follow it.
+# Old on purpose: newer generators write code that refuses older runtimes. No lower bound in pyproject.toml is below it.
 GRPCIO_TOOLS := 1.76.0
 BENCH := build/bench/quick
 
@@ -55,6 +55,10 @@ contract: build/node.stamp .venv/dev.stamp  ## the contract: style, nothing brok
 	build/node/node_modules/.bin/buf lint
 	build/node/node_modules/.bin/buf breaking --against proto/released.binpb
 	$(BIN)/python -m pytest tests/unit/test_contract.py tests/integration/test_node_client.py
+
+.PHONY: audit
+audit: build/audit/stamp  ## known vulnerabilities of the pinned packages; fails too where the registry cannot say
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement deploy/constraints.txt
 
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
@@ -115,4 +119,10 @@ build/node.stamp: tests/integration/node/package.json
 	mkdir -p build/node
 	cp $< build/node/
 	npm install --prefix build/node --silent --no-audit --no-fund
+	@touch $@
+
+build/audit/stamp:
+	rm -rf build/audit
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
 	@touch $@

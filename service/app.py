@@ -31,6 +31,7 @@ from service.metrics import Metrics, package_version
 from service.metrics_server import MetricsServer
 from service.model_store import SHIPPED_BUNDLE, LoadedModel, LoadTranslator, ModelStore, bundle_paths, discard
 from service.transport.server import ServerOptions, TranslationServer
+from service.transport.tracing import open_tracer
 
 __all__ = ["SHIPPED_BUNDLE", "Application", "bundle_paths"]
 
@@ -63,6 +64,7 @@ class Application:
         self._load = load
         self._end_process = end_process
         self._metrics = Metrics()
+        self._tracer = open_tracer(config.otlp_endpoint, config.trace_ratio)
         self._store = ModelStore(config, self._metrics, load)
         # Those that take calls, and replaced ones that calls still use.
         self._models: list[LoadedModel] = []
@@ -95,6 +97,7 @@ class Application:
             return 1
         try:
             code = await self._serve(port, http.port if http else None)
+            await asyncio.to_thread(self._tracer.close)
             if self._end_process:
                 self._end_process(code)
             return code
@@ -159,6 +162,8 @@ class Application:
             max_connection_age_s=config.max_connection_age_s,
             keepalive_time_s=config.keepalive_time_s,
             reflection=config.reflection,
+            security=config.security,
+            tracer=self._tracer,
         )
         return TranslationServer(options, config.limits, config.decode_defaults, self._metrics)
 

@@ -18,6 +18,7 @@ import grpc
 from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.request import Alternative, FinishReason, Priority, TextResult, Timings
 from service.errors import DragomanError
@@ -68,13 +69,18 @@ class Client:
     """A connection to a service.
 
     Args:
-        target: HOST:PORT, or any name gRPC resolves, such as ``dns:///dragoman:50051``.
+        target: HOST:PORT, or any name gRPC resolves, such as ``dns:///dragoman:50051``; a Connection where the service
+            speaks TLS or asks for a token.
         timeout_s: deadline of each call of translate() and list_models().
+
+    Raises:
+        ConfigurationError: a file of the connection cannot be used.
     """
 
-    def __init__(self, target: str, timeout_s: float = 60.0) -> None:
+    def __init__(self, target: str | Connection, timeout_s: float = 60.0) -> None:
+        connection = Connection(target) if isinstance(target, str) else target
         options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.insecure_channel(target, options=options)
+        self._channel = connection.open(options)
         self._stub: Any = pb_grpc.TranslationServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 

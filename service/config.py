@@ -18,6 +18,7 @@ from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError
 from service.transport.limits import Limits
+from service.transport.security import SecurityOptions
 
 ENVIRONMENT_PREFIX = "DRAGOMAN_"
 # What Kubernetes puts into the environment of every container beside a Service named "dragoman"; not ours.
@@ -83,6 +84,17 @@ class ServiceConfig:
         90.0, "seconds of one step; past it the process ends with 1, to be restarted; 0: never"
     )
     reflection: bool = _setting(True, "whether the server describes its API to tools such as grpcurl")
+    tls_certificate: str = _setting("", "PEM file of the server's certificate chain; empty: no TLS")
+    tls_key: str = _setting("", "PEM file of its private key, without a password; read anew when replaced, as are all")
+    tls_client_ca: str = _setting("", "PEM file of the roots a client's certificate must have (mutual TLS)")
+    clients: str = _setting("", "TOML file of the clients that may call and their tokens; empty: anybody may")
+    open_health: bool = _setting(True, "whether health checks need no token")
+    max_client_calls: int = _setting(0, "calls open of one client; past it RESOURCE_EXHAUSTED; 0: no limit of its own")
+    max_client_tokens: int = _setting(0, "source tokens open of one client; past it RESOURCE_EXHAUSTED; 0: no limit")
+    otlp_endpoint: str = _setting(
+        "", "URL that takes OpenTelemetry traces (OTLP over gRPC), such as http://localhost:4317; empty: no traces"
+    )
+    trace_ratio: float = _setting(1.0, "share of calls to trace where the client does not say, 0 to 1")
     log_level: str = _setting("info", "least level that is logged: debug, info, warning or error")
     log_format: str = _setting("json", "json: one object a line; text: for eyes")
 
@@ -107,11 +119,12 @@ class ServiceConfig:
         _require(
             "max_stuck_s", self.max_stuck_s, is_later, f"be 0 or >= max_step_s ({self.max_step_s}), which is not 0"
         )
+        _require("trace_ratio", self.trace_ratio, 0 <= self.trace_ratio <= 1, "be in [0, 1]")
         _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
         _require("max_open_calls", self.max_open_calls, self.max_open_calls >= 1, "be >= 1")
         _require("num_beams", self.num_beams, self.num_beams <= self.max_beams, f"be <= max_beams ({self.max_beams})")
         try:
-            _ = self.limits, self.engine, self.decode_defaults
+            _ = self.limits, self.engine, self.decode_defaults, self.security
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         _require("max_rows", self.max_rows, self.max_rows >= self.max_beams, f"be >= max_beams ({self.max_beams})")
@@ -120,6 +133,13 @@ class ServiceConfig:
     def limits(self) -> Limits:
         """What a request may ask for."""
         return Limits(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Limits)})
+
+    @property
+    def security(self) -> SecurityOptions:
+        """What keeps strangers out."""
+        return SecurityOptions(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(SecurityOptions)}
+        )
 
     @property
     def engine(self) -> EngineSettings:

@@ -10,6 +10,9 @@
         |-- ModelNotFound         no model of that name                                 NOT_FOUND
         |-- LanguagePairNotLoaded no loaded model for that pair of languages            FAILED_PRECONDITION
         |-- Overloaded            the queue or a quota is full; try again later         RESOURCE_EXHAUSTED
+        |   |-- QuotaExceeded     this client has as much open as it may have           RESOURCE_EXHAUSTED
+        |-- Unauthenticated       no token, or one that is not known                    UNAUTHENTICATED
+        |-- PermissionDenied      the caller is known, but may not do this              PERMISSION_DENIED
         |-- Draining              the server is shutting down; try another one          UNAVAILABLE
         |-- NotServing            models are loading, or an engine is stuck             UNAVAILABLE
         |-- DeadlineExceeded      the caller's deadline passed first                    DEADLINE_EXCEEDED
@@ -87,6 +90,18 @@ class Overloaded(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class QuotaExceeded(Overloaded):
+    """One client has as much open as it may have; others are not concerned."""
+
+
+class Unauthenticated(RequestError):
+    """The call carries no token, or one that is not known."""
+
+
+class PermissionDenied(RequestError):
+    """The caller is known, but may not do this."""
+
+
 class Draining(RequestError):
     """The server no longer takes requests because it is shutting down."""
 
@@ -116,6 +131,9 @@ STATUS: Final[dict[type[RequestError], tuple[str, str]]] = {
     ModelNotFound: ("NOT_FOUND", "MODEL_NOT_FOUND"),
     LanguagePairNotLoaded: ("FAILED_PRECONDITION", "LANGUAGE_PAIR_NOT_LOADED"),
     Overloaded: ("RESOURCE_EXHAUSTED", "OVERLOADED"),
+    QuotaExceeded: ("RESOURCE_EXHAUSTED", "CLIENT_QUOTA"),
+    Unauthenticated: ("UNAUTHENTICATED", "UNAUTHENTICATED"),
+    PermissionDenied: ("PERMISSION_DENIED", "PERMISSION_DENIED"),
     Draining: ("UNAVAILABLE", "DRAINING"),
     NotServing: ("UNAVAILABLE", "NOT_SERVING"),
     DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),

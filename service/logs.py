@@ -1,16 +1,20 @@
-"""Log lines: one JSON object each, with the id of the request they belong to. Never a text of a user.
+"""Log lines: one JSON object each, with the ids of the request and the trace they belong to. Never a text of a user.
 
-Knows: form. Does not know: what is logged; callers pass facts as ``extra={"facts": {...}}``.
+Knows: form. Does not know: what is logged; callers pass facts as ``extra={"facts": {...}}``. An exception raised inside
+of a call may quote what the caller sent, so its own message is left out unless the level is debug.
 """
 
 import json
 import logging
 import sys
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+MAX_EXCEPTIONS = 8
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,11 +27,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id.get():
-            line["request_id"] = request_id.get()
+        line.update(_ids())
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = _exception(record)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -36,12 +39,30 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        facts = dict(getattr(record, "facts", {}))
-        if request_id.get():
-            facts["request_id"] = request_id.get()
+        facts = getattr(record, "facts", {}) | _ids()
         words = [time, record.levelname, record.getMessage(), *(f"{key}={value}" for key, value in facts.items())]
         text = " ".join(words)
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{_exception(record)}" if record.exc_info else text
+
+
+def _ids() -> dict[str, str]:
+    found = {"request_id": request_id.get(), "trace_id": trace_id.get()}
+    return {key: value for key, value in found.items() if value}
+
+
+def _exception(record: logging.LogRecord) -> str:
+    """The traceback; inside of a call without what the exceptions say, but for those of level debug."""
+    exc_info = record.exc_info
+    if not exc_info or exc_info[1] is None:
+        return ""
+    if not request_id.get() or logging.getLogger().isEnabledFor(logging.DEBUG):
+        return "".join(traceback.format_exception(exc_info[1])).rstrip()
+    lines: list[str] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and len(lines) < MAX_EXCEPTIONS:
+        lines.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
+        error = error.__cause__ or error.__context__
+    return "\nwhile handling\n".join(lines)
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:

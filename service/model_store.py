@@ -7,6 +7,7 @@ end, the version that is still in use.
 """
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -198,7 +199,8 @@ def bundles_in(folder: Path) -> list[Path]:
 
 def fingerprint(path: Path) -> Fingerprint:
     """Changes whenever a file of the bundle does: names, sizes, times and inodes, without reading any."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    inside = (Path(folder, name) for folder, folders, names in os.walk(path) for name in folders + names)
+    files = sorted(inside) if path.is_dir() else [path]  # os.walk passes over what goes away while it looks
     found = []
     for file in files:
         try:

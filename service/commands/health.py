@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from service.client import Client
+from service.commands.connection_flags import add_connection_flags, read_connection
 from service.commands.exit_codes import DONE, FAILED
 from service.config import parse_address
 from service.errors import ConfigurationError
@@ -33,6 +34,7 @@ def add_health_command(subparsers: "argparse._SubParsersAction[argparse.Argument
     parser.add_argument(
         "--timeout", type=float, default=3.0, metavar="S", help="seconds to wait (default: %(default)s)"
     )
+    add_connection_flags(parser)
     parser.set_defaults(run=health, parser=parser)
 
 
@@ -48,7 +50,7 @@ def health(options: argparse.Namespace) -> int:
         parse_address("address", options.address)
     except ConfigurationError as error:
         options.parser.error(str(error))
-    with Client(options.address, options.timeout) as client:
+    with Client(read_connection(options, options.address), options.timeout) as client:
         state = client.health(options.service)
     is_serving = state == "SERVING"
     print(state, file=sys.stdout if is_serving else sys.stderr)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from service.client import Client
+from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
 from service.engine.request import TextAnswer, TextResult
@@ -121,7 +122,7 @@ class RemoteLines:
         ServiceError: it does not answer. LanguagePairNotLoaded, ConfigurationError: it has not the one model asked for.
     """
 
-    def __init__(self, address: str, source: str | None, target: str) -> None:
+    def __init__(self, address: str | Connection, source: str | None, target: str) -> None:
         self._client = Client(address)
         try:
             self._source = source or only_source(self._client, target)

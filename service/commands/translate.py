@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from service.commands.connection_flags import add_connection_flags, read_connection, refuse_connection_flags
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
 from service.decoding.options import MAX_BEAMS, DecodeOptions
@@ -75,6 +76,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--target", metavar="HOST:PORT", help="a running service to use")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: %(default)s)")
+    add_connection_flags(parser)
 
 
 def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
@@ -106,7 +108,8 @@ def open_lines(options: argparse.Namespace, source: str | None, target: str | No
             wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
         if target is None:
             wrong_usage(options, "--target needs --to")
-        return RemoteLines(options.target, source, target)
+        return RemoteLines(read_connection(options, options.target), source, target)
+    refuse_connection_flags(options)
     from service.app import bundle_paths
 
     [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())

@@ -8,6 +8,8 @@ durations are seconds by the monotonic clock.
 
 from typing import Protocol
 
+from service.engine.request import Timings
+
 
 class EngineObserver(Protocol):
     """Somebody who wants to know what the engine does."""
@@ -44,6 +46,20 @@ class EngineObserver(Protocol):
 
     def cancelled(self, stage: str) -> None:
         """One sentence's caller went away while it was ``queued``, ``encoding`` or ``decoding``."""
+
+
+class SubmissionWatch(Protocol):
+    """Somebody who follows one submission: the texts of one call of Translator.submit()."""
+
+    def counted(self, num_source_tokens: int) -> None:
+        """The submission is tokenized and goes into the queue next, on the caller's thread. May raise a RequestError:
+        then it does not."""
+
+    def decoded(self, timings: Timings) -> None:
+        """One sentence has its translation, on the engine's thread."""
+
+    def assembled(self, began_at: float, ended_at: float) -> None:
+        """One text was put together from its sentences, between these moments of time.monotonic()."""
 
 
 class SilentObserver:

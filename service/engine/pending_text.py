@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.decoding.options import DecodeOptions
+from service.engine.observer import SubmissionWatch
 from service.engine.request import (
     Alternative,
     FinishReason,
@@ -40,8 +41,15 @@ class PendingText:
     """
 
     def __init__(
-        self, index: int, split: SplitText, options: DecodeOptions, tokenizer: Tokenizer, on_text: OnText
+        self,
+        index: int,
+        split: SplitText,
+        options: DecodeOptions,
+        tokenizer: Tokenizer,
+        on_text: OnText,
+        watch: SubmissionWatch | None = None,
     ) -> None:
+        self.watch = watch
         self.index, self.split, self.options, self.tokenizer, self.on_text = index, split, options, tokenizer, on_text
         self.prepare_s = 0.0
         self.align: Align | None = None
@@ -52,6 +60,8 @@ class PendingText:
 
     def receiver(self, place: int) -> Callable[[SentenceAnswer], None]:
         def receive(answer: SentenceAnswer) -> None:
+            if self.watch and isinstance(answer, SentenceResult):
+                self.watch.decoded(answer.timings)
             with self.lock:
                 self.answers[place] = answer
                 self.missing -= 1
@@ -63,11 +73,14 @@ class PendingText:
 
     def complete(self) -> None:
         """Gives the text its one answer, whatever goes wrong on the way."""
+        began_at = time.monotonic()
         try:
             answer = self.assemble()
         except Exception:
             log.exception("a text could not be put together from its sentences")
             answer = EngineFailure()
+        if self.watch:
+            self.watch.assembled(began_at, time.monotonic())
         if self.align is None or not isinstance(answer, TextResult) or not self.answers:
             self.on_text(self.index, answer)
         else:

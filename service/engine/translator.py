@@ -16,7 +16,7 @@ from service.engine.aligner import TextAlignment
 from service.engine.engine import Engine, threads_per_worker
 from service.engine.given_pairs import GivenPair, OnPair
 from service.engine.languages import LanguageChoice, choose_languages
-from service.engine.observer import EngineObserver, SilentObserver
+from service.engine.observer import EngineObserver, SilentObserver, SubmissionWatch
 from service.engine.pending_text import OnText, PendingText
 from service.engine.request import ModelInfo, Priority, Sentence, TextAnswer, TextResult
 from service.engine.scorer import Scorer
@@ -136,6 +136,7 @@ class Translator:
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
         alignment: bool = False,
+        watch: SubmissionWatch | None = None,
     ) -> Ticket:
         """Queues all texts or none, and returns at once.
 
@@ -145,6 +146,7 @@ class Translator:
             on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
                 order; must not block or raise.
             deadline: time.monotonic() seconds. alignment: whether results carry theirs, which takes a pass more.
+            watch: follows the submission; what its counted() raises is raised.
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
@@ -157,7 +159,7 @@ class Translator:
         chosen = choose_languages(self.manifest, *languages)
         splitter = self.splitter(chosen)
         pending = [
-            PendingText(index, splitter.split(text), options, self.tokenizer, on_text)
+            PendingText(index, splitter.split(text), options, self.tokenizer, on_text, watch)
             for index, text in enumerate(texts)
         ]
         sentences: list[Sentence] = []
@@ -169,6 +171,8 @@ class Translator:
         self.check_room(sentences, "texts")
         for text in pending:
             text.prepare_s = time.monotonic() - started
+        if watch:
+            watch.counted(sum(len(sentence.source) for sentence in sentences))
         self.engine.submit(sentences)
         for text in pending:
             if not text.answers:
@@ -184,6 +188,7 @@ class Translator:
         languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        watch: SubmissionWatch | None = None,
     ) -> Ticket:
         """Scores given translations, (source, target) each; a sentence is not divided. As submit() in all else.
 
@@ -201,6 +206,8 @@ class Translator:
                 on_answer = functools.partial(on_pair, index)
                 taken.append(given.pair(length_penalty, priority, deadline, self.tokenizer, on_answer))
         self.check_room(taken, "pairs")
+        if watch:
+            watch.counted(sum(len(pair.source) for pair in taken))
         self.scorer.submit(taken)
         for index, refusal in refused:
             on_pair(index, refusal)

@@ -272,6 +272,9 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks the plain files of a .zip whose names stay inside ``folder``."""
     try:
         with zipfile.ZipFile(archive) as source:
+            needed, free = sum(entry.file_size for entry in source.infolist()), shutil.disk_usage(folder).free
+            if needed > free:
+                raise BundleError(f"{archive} would unpack to {needed} bytes; {folder} has {free} left")
             for entry in source.infolist():
                 name = PurePosixPath(entry.filename)
                 if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:

@@ -1,4 +1,4 @@
-"""Around every call of every service: its name, log line, metrics, and an answer whatever goes wrong.
+"""Around every call of every service: its gate, name, log line, metrics, and an answer whatever goes wrong.
 
 Knows: gRPC's handler shapes. Does not know: what a method does.
 
@@ -10,21 +10,22 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from inspect import isasyncgenfunction
 from typing import Any
 
 import grpc
 
-from service.errors import Draining, EngineFailure, InvalidRequest, Overloaded, RequestError
+from service.errors import Draining, EngineFailure, InvalidRequest, RequestError
 from service.metrics import Metrics
-from service.transport.admission import Admission
+from service.transport.callers import Caller
+from service.transport.gate import OWN_SERVICE, Gate
 from service.transport.request_ids import name_call
 from service.transport.status import abort, status_and_reason
+from service.transport.tracing import CallTrace, CallTracer, SilentTrace, call_trace, trace_context
 
 log = logging.getLogger("dragoman.calls")
 Context = grpc.aio.ServicerContext[Any, Any]
-OWN_SERVICE = "/dragoman.v1.TranslationService/"
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _MALFORMED = object()
 # A client gives up at its deadline, which reaches us rounded up by as much as a hundredth, and this much later.
@@ -32,11 +33,12 @@ _DEADLINE_SLACK_S = 0.05
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps all handlers of a server; calls of TranslationService also pass its admission."""
+    """Wraps all handlers of a server; every call passes the gate first."""
 
-    def __init__(self, metrics: Metrics, admission: Admission) -> None:
+    def __init__(self, metrics: Metrics, gate: Gate, tracer: CallTracer) -> None:
         self._metrics = metrics
-        self._admission = admission
+        self._gate = gate
+        self._tracer = tracer
 
     async def intercept_service(
         self,
@@ -48,38 +50,43 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return None
         method: str = handler_call_details.method
         kind = _kind(handler)
+        caller = self._gate.identify(handler_call_details)
+        is_refused = isinstance(caller, RequestError)  # a stranger's bytes are not even parsed
         return handler._replace(
-            **{kind: self._wrapped(getattr(handler, kind), method, handler.request_streaming)},
-            request_deserializer=_guarded(handler.request_deserializer),
+            **{kind: self._wrapped(getattr(handler, kind), method, caller, handler.request_streaming)},
+            request_deserializer=_unread if is_refused else _guarded(handler.request_deserializer),
         )
 
-    def _wrapped(self, behavior: Callable[..., Any], method: str, takes_stream: bool) -> Callable[..., Any]:
+    def _wrapped(
+        self, behavior: Callable[..., Any], method: str, caller: Caller | RequestError | None, takes_stream: bool
+    ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with self._call(method, caller, context):
                 return await behavior(_checked(request, takes_stream), context)
 
         async def call_generator(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._call(method, context):
+            async with self._call(method, caller, context):
                 async for response in behavior(_checked(request, takes_stream), context):
                     yield response
 
         return call_generator if isasyncgenfunction(behavior) else call
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _call(self, method: str, caller: Caller | RequestError | None, context: Context) -> AsyncIterator[None]:
         started = time.monotonic()
         name_call(context)
+        trace = self._trace(method, context)
         self._metrics.call_opened()
         code = "OK"
         failure: RequestError | None = None
+        known: Caller | None = None
         try:
-            async with AsyncExitStack() as stack:
-                if method.startswith(OWN_SERVICE):
-                    self._admit(stack)
+            with ExitStack() as stack:
+                known = self._gate.enter(stack, method, caller, context)
                 yield
             code = _code(context)
         except asyncio.CancelledError:
-            if not (self._admission.is_broken_off and method.startswith(OWN_SERVICE)):
+            if not (self._gate.admission.is_broken_off and method.startswith(OWN_SERVICE)):
                 code = "DEADLINE_EXCEEDED" if _is_late(context, time.monotonic() - started) else "CANCELLED"
                 raise
             failure = Draining("the server ended before the answer was ready; send the request again")
@@ -94,17 +101,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             duration_s = time.monotonic() - started
             self._metrics.call_closed(method, code, duration_s)
             facts = {"method": method, "code": code, "duration_ms": round(duration_s * 1000, 3)}
+            if known and known.is_known:
+                facts["client"] = known.name
             level = logging.INFO if method.startswith(OWN_SERVICE) else logging.DEBUG
             log.log(level, "call", extra={"facts": facts})
+            trace.end(code)
         if failure:  # only now: whoever has the answer finds it counted
             await abort(context, failure)
 
-    def _admit(self, stack: AsyncExitStack) -> None:
-        try:
-            stack.enter_context(self._admission.admit())
-        except RequestError as error:
-            self._metrics.call_refused("too_many_calls" if isinstance(error, Overloaded) else "not_serving")
-            raise
+    def _trace(self, method: str, context: Context) -> CallTrace:
+        """The call's trace; of health checks and the like there is none, since they would drown the others."""
+        found: CallTrace = SilentTrace()
+        if method.startswith(OWN_SERVICE):
+            found = self._tracer.begin(method, trace_context(context.invocation_metadata() or ()))
+        call_trace.set(found)
+        return found
 
 
 def _is_late(context: Context, duration_s: float) -> bool:
@@ -145,6 +156,10 @@ def _guarded(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return _MALFORMED
 
     return deserialize
+
+
+def _unread(payload: bytes) -> None:
+    """In the place of a deserializer where the call is refused whatever it says."""
 
 
 def _checked(request: Any, is_stream: bool) -> Any:

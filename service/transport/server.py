@@ -5,7 +5,7 @@ Knows: grpc.aio. Does not know: where models come from (service/app.py).
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -17,12 +17,16 @@ from service.errors import ConfigurationError
 from service.metrics import Metrics
 from service.pb import translation_pb2_grpc as pb_grpc
 from service.transport.admission import Admission
+from service.transport.certificates import ServerCertificates
+from service.transport.gate import Gate
 from service.transport.health import SERVICE, HealthServicer
 from service.transport.interceptors import CallInterceptor
 from service.transport.limits import Limits
 from service.transport.registry import ModelRegistry
+from service.transport.security import SecurityOptions
 from service.transport.servicer import ServingState, TranslationServicer
 from service.transport.submission import Submitter
+from service.transport.tracing import CallTracer, SilentTracer
 
 # Time for answers that are already decided to reach their clients; only health watchers make it last so long.
 FLUSH_S = 1.0
@@ -44,19 +48,26 @@ class ServerOptions:
     """Seconds of silence until a client is checked for being there."""
     reflection: bool = True
     """Whether the server describes its API."""
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+    """Who may call, and how much at a time."""
+    tracer: CallTracer = field(default_factory=SilentTracer)
+    """Who is told how calls went."""
 
 
 class TranslationServer:
     """Answers from start() on: health at once, translations once models are there."""
 
     def __init__(self, options: ServerOptions, limits: Limits, defaults: DecodeOptions, metrics: Metrics) -> None:
+        """Raises ConfigurationError where the files of TLS or of the clients cannot be used."""
         self._options = options
         self._admission = Admission(options.max_open_calls)
         self._health = HealthServicer()
         self._metrics = metrics
+        has_tls = bool(options.security.tls_certificate)
+        self._certificates = ServerCertificates(options.security, metrics) if has_tls else None
         self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, Submitter())
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, self._admission)],
+            interceptors=[CallInterceptor(metrics, Gate(options.security, self._admission, metrics), options.tracer)],
             options=channel_options(options, limits.max_message_bytes),
         )
         servicer = TranslationServicer(self._state)
@@ -73,7 +84,7 @@ class TranslationServer:
             ConfigurationError: the address cannot be bound.
         """
         try:
-            port = self._server.add_insecure_port(self._options.listen)
+            port = self._bind()
         except RuntimeError:
             port = 0
         if not port:
@@ -83,6 +94,11 @@ class TranslationServer:
         await self._health.set_ready(False)
         await self._server.start()
         return port
+
+    def _bind(self) -> int:
+        if self._certificates:
+            return self._server.add_secure_port(self._options.listen, self._certificates.credentials())
+        return self._server.add_insecure_port(self._options.listen)
 
     async def open(self, translators: Sequence[Translator]) -> None:
         """Takes calls from now on, with these models.

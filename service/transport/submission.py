@@ -11,11 +11,13 @@ from typing import Any
 
 import grpc
 
-from service.engine.request import TextAnswer
-from service.engine.scoring import PairAnswer
+from service.engine.request import TextAnswer, Timings
+from service.engine.scoring import PairAnswer, PairResult
 from service.engine.translator import Ticket, Translator
 from service.transport.answers import Answer, AnswerBuffer
 from service.transport.languages import model_languages
+from service.transport.quotas import TokenHold, share
+from service.transport.tracing import CallTrace, call_trace
 from service.transport.validation import Settings
 
 # Splitting and tokenizing 2,000 characters took 0.9 ms, 20,000 took 3 ms (a busy 2-core machine): up to here
@@ -43,16 +45,24 @@ class Submitter:
 
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
 
+        follower = Follower(TokenHold(share.get(), len(texts)), call_trace.get())
+
+        def on_answer(index: int, answer: TextAnswer) -> None:
+            follower.answered()
+            on_text(index, answer)
+
         def submit() -> Ticket:
-            return translator.submit(
-                texts,
-                settings.options,
-                on_text,
-                languages=languages,
-                priority=settings.priority,
-                deadline=deadline,
-                alignment=settings.include_alignment,
-            )
+            with follower.hold:
+                return translator.submit(
+                    texts,
+                    settings.options,
+                    on_answer,
+                    languages=languages,
+                    priority=settings.priority,
+                    deadline=deadline,
+                    alignment=settings.include_alignment,
+                    watch=follower,
+                )
 
         return await self._run(submit, sum(map(len, texts)) + TEXT_CHARACTERS * len(texts))
 
@@ -70,15 +80,25 @@ class Submitter:
         buffer = AnswerBuffer[PairAnswer](asyncio.get_running_loop(), wake_at=len(pairs))
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
 
+        follower = Follower(TokenHold(share.get(), len(pairs)), call_trace.get())
+
+        def on_answer(index: int, answer: PairAnswer) -> None:
+            follower.answered()
+            if isinstance(answer, PairResult):
+                follower.scored(answer.queue_s, answer.score_s)
+            buffer.put(index, answer)
+
         def submit() -> Ticket:
-            return translator.submit_pairs(
-                pairs,
-                settings.options.length_penalty,
-                buffer.put,
-                languages=languages,
-                priority=settings.priority,
-                deadline=deadline,
-            )
+            with follower.hold:
+                return translator.submit_pairs(
+                    pairs,
+                    settings.options.length_penalty,
+                    on_answer,
+                    languages=languages,
+                    priority=settings.priority,
+                    deadline=deadline,
+                    watch=follower,
+                )
 
         cost = sum(len(source) + len(target) + TEXT_CHARACTERS for source, target in pairs)
         return await _in_order(buffer, await self._run(submit, cost))
@@ -105,6 +125,46 @@ async def _in_order(buffer: AnswerBuffer[Answer], ticket: Ticket) -> list[Answer
         ticket.cancel()
         raise
     return [answer for _, answer in sorted(answers, key=lambda item: item[0])]
+
+
+class Follower:
+    """Hands on what the engine tells about one submission (SubmissionWatch): to the client's share, to the trace.
+
+    Attributes:
+        hold: the submission's tokens in the client's share.
+    """
+
+    def __init__(self, hold: TokenHold, trace: CallTrace) -> None:
+        self.hold = hold
+        self._trace = trace
+        self._queued_at = 0.0
+
+    def counted(self, num_source_tokens: int) -> None:
+        """Raises as Share.take() does."""
+        self.hold.counted(num_source_tokens)
+        self._queued_at = time.monotonic()
+
+    def answered(self) -> None:
+        """One text, or pair, has its answer."""
+        self.hold.answered()
+
+    def decoded(self, timings: Timings) -> None:
+        """One sentence was in these stages."""
+        self._stages({"queue": timings.queue_s, "encode": timings.encode_s, "decode": timings.decode_s})
+
+    def scored(self, queue_s: float, score_s: float) -> None:
+        """One pair was in these stages."""
+        self._stages({"queue": queue_s, "score": score_s})
+
+    def assembled(self, began_at: float, ended_at: float) -> None:
+        """One text was put together."""
+        self._trace.stage("detokenize", began_at, ended_at)
+
+    def _stages(self, durations: dict[str, float]) -> None:
+        began_at = self._queued_at  # one stage begins where the one before it ends
+        for stage, duration_s in durations.items():
+            self._trace.stage(stage, began_at, began_at + duration_s)
+            began_at += duration_s
 
 
 def deadline_of(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:

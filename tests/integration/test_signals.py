@@ -35,7 +35,8 @@ def tell():
     logging.info("submitted")
 
 threading.Thread(target=tell, daemon=True).start()
-config = ServiceConfig(bundle=("/",), listen="127.0.0.1:0", metrics_listen="", admit_grace_s=0.0, drain_grace_s=60.0)
+graces = {"admit_grace_s": 0.0, "drain_grace_s": 60.0}
+config = ServiceConfig(bundle=("README.md",), listen="127.0.0.1:0", metrics_listen="", **graces)
 sys.exit(asyncio.run(Application(config, lambda *_: translator).run()))
 """
 

@@ -37,7 +37,14 @@ MAY_IMPORT = {
 ONLY_IN = {
     "torch": ("model", "export"),
     "onnxruntime": ("service/runtime", "export"),
-    "grpc": ("service/transport", "service/app.py", "service/client.py", "service/cli.py", "service/demo.py"),
+    "grpc": (
+        "service/transport",
+        "service/app.py",
+        "service/client.py",
+        "service/connection.py",
+        "service/cli.py",
+        "service/demo.py",
+    ),
     "pyarrow": ("service/jobs",),
     "ray": ("service/jobs",),
     "sentencex": ("service/text",),

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import onnx
 import pytest
 
 from service.engine.settings import EngineSettings
@@ -89,6 +92,48 @@ def test_a_zip_that_climbs_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="leaves the bundle"):
         Bundle.open(tmp_path / "evil.zip")
     assert not (tmp_path.parent / "evil").exists()
+
+
+def test_a_link_in_a_zip_becomes_a_plain_file(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    link = zipfile.ZipInfo("vocabulary.link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr(link, str(tmp_path / "secret"))
+        for path in bundle.rglob("*"):
+            archive.write(path, path.relative_to(bundle))
+    opened = Bundle.open(tmp_path / "b.zip")
+    assert not (opened.root / "vocabulary.link").is_symlink()
+    opened.close()
+
+
+def test_a_zip_larger_than_the_disk_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:
+        archive.writestr("manifest.json", "x")
+    bomb = (tmp_path / "bomb.zip").read_bytes()
+    at = bomb.rindex(b"PK\x01\x02") + 24  # size of the unpacked file, in the archive's directory
+    (tmp_path / "bomb.zip").write_bytes(bomb[:at] + b"\xfe\xff\xff\xff" + bomb[at + 4 :])
+    free = shutil.disk_usage(tmp_path)._replace(free=2**32 - 3)
+    with mock.patch("shutil.disk_usage", return_value=free), pytest.raises(BundleError, match="4294967294 bytes"):
+        Bundle.open(tmp_path / "bomb.zip")
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "cpu-int8/link"])
+def test_a_graph_cannot_reach_for_weights_outside(bundle: Path, location: str) -> None:
+    """ONNX Runtime itself refuses: a graph's external data may neither climb nor be absolute nor go through a link."""
+    name = "cpu-int8/encoder.onnx"
+    (bundle.parent / "secret").write_bytes((bundle / "cpu-int8" / "weights.bin").read_bytes())
+    (bundle / "cpu-int8" / "cpu-int8").mkdir()
+    (bundle / "cpu-int8" / "cpu-int8" / "link").symlink_to(bundle.parent / "secret")
+    graph = onnx.load(bundle / name, load_external_data=False)
+    external = [t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    assert external
+    for tensor in external:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    (bundle / name).write_bytes(graph.SerializeToString())
+    list_again(bundle, name)
+    with pytest.raises(BundleError, match=r"encoder.onnx cannot be loaded"):
+        Translator.load(bundle, SETTINGS)
 
 
 @pytest.mark.parametrize(

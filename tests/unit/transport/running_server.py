@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 import grpc
 
 from service.decoding.options import DecodeOptions
+from service.engine.translator import Translator
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 from service.transport.limits import Limits
+from service.transport.security import SecurityOptions
 from service.transport.server import ServerOptions, TranslationServer
+from service.transport.tracing import CallTracer, SilentTracer
 from tests.unit.transport.scripted_translator import ScriptedTranslator
 
 
@@ -36,44 +39,61 @@ class Running:
 
 
 @asynccontextmanager
-async def running(limits: Limits | None = None, max_open_calls: int = 100) -> AsyncIterator[Running]:
+async def running(
+    limits: Limits | None = None,
+    max_open_calls: int = 100,
+    security: SecurityOptions | None = None,
+    root: bytes | None = None,
+    tracer: CallTracer | None = None,
+    translator: ScriptedTranslator | Translator | None = None,
+) -> AsyncIterator[Running]:
+    """``root``: what the client trusts, where ``security`` asks for TLS."""
     metrics = Metrics()
-    translator = ScriptedTranslator()
-    options = ServerOptions("127.0.0.1:0", max_open_calls=max_open_calls)
+    translator = translator or ScriptedTranslator()
+    options = ServerOptions(
+        "127.0.0.1:0", max_open_calls, security=security or SecurityOptions(), tracer=tracer or SilentTracer()
+    )
     server = TranslationServer(options, limits or Limits(), DecodeOptions(), metrics)
     port = await server.start()
     await server.open([translator])
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    address = f"127.0.0.1:{port}"
+    tls = grpc.ssl_channel_credentials(root) if root else None
+    async with grpc.aio.secure_channel(address, tls) if tls else grpc.aio.insecure_channel(address) as channel:
         try:
-            yield Running(
-                f"127.0.0.1:{port}", server, translator, metrics, channel, pb_grpc.TranslationServiceStub(channel)
-            )
+            yield Running(address, server, translator, metrics, channel, pb_grpc.TranslationServiceStub(channel))
         finally:
             translator.close()
             await server.stop()
 
 
 def with_server(
-    test: Callable[[Running], Awaitable[None]], limits: Limits | None = None, max_open_calls: int = 100
+    test: Callable[[Running], Awaitable[None]],
+    limits: Limits | None = None,
+    max_open_calls: int = 100,
+    security: SecurityOptions | None = None,
+    root: bytes | None = None,
+    tracer: CallTracer | None = None,
 ) -> None:
     """Runs an asynchronous test against a fresh server; ten seconds are an age here."""
 
     async def run() -> None:
-        async with running(limits, max_open_calls) as server:
+        async with running(limits, max_open_calls, security, root, tracer) as server:
             await asyncio.wait_for(test(server), 10)
 
     asyncio.run(run())
 
 
 @contextmanager
-def running_on_thread() -> Iterator[Running]:
+def running_on_thread(
+    security: SecurityOptions | None = None, root: bytes | None = None, tracer: CallTracer | None = None
+) -> Iterator[Running]:
     """The same for clients that block: the server's event loop runs on another thread."""
     found: Future[Running] = Future()
     loop = asyncio.new_event_loop()
     end = asyncio.Event()
 
     async def run() -> None:
-        async with running() as server:
+        async with running(security=security, root=root, tracer=tracer) as server:
             found.set_result(server)
             await end.wait()
 

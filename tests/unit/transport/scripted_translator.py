@@ -1,11 +1,13 @@
 """A translator that answers what a test wants, when it wants, from a thread of its own as the real one does."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 from service.decoding.options import DecodeOptions
+from service.engine.observer import SubmissionWatch
 from service.engine.request import (
     AlignmentLink,
     Alternative,
@@ -40,7 +42,7 @@ class ScriptedTicket:
 
 
 class ScriptedTranslator:
-    """Answers every text with result_of(), unless a test scripts something else.
+    """Answers every text with result_of(), unless a test scripts something else. A character is a token.
 
     Attributes:
         answers: text -> what it is answered with. refusal: what submit() raises. gate: answers wait until it is set.
@@ -74,7 +76,10 @@ class ScriptedTranslator:
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
         alignment: bool = False,
+        watch: SubmissionWatch | None = None,
     ) -> ScriptedTicket:
+        if watch:
+            watch.counted(sum(map(len, texts)))
         if self.refusal is not None:
             raise self.refusal
         self.submitters.append(threading.current_thread().name)
@@ -85,7 +90,11 @@ class ScriptedTranslator:
         def answer() -> None:
             self.gate.wait()
             for index, text in reversed(list(enumerate(texts))):
-                on_text(index, self._answer(text, options, is_cancelled.is_set()))
+                found = self._answer(text, options, is_cancelled.is_set())
+                if watch and isinstance(found, TextResult):
+                    watch.decoded(found.timings)
+                    watch.assembled(time.monotonic(), time.monotonic())
+                on_text(index, found)
 
         self._pool.submit(answer)
         self.submitted.set()
@@ -105,8 +114,11 @@ class ScriptedTranslator:
         languages: tuple[str, str] = ("", ""),
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        watch: SubmissionWatch | None = None,
     ) -> ScriptedTicket:
         """The score of a pair is minus the length of its target, times the length penalty."""
+        if watch:
+            watch.counted(sum(len(source) for source, _ in pairs))
         if self.refusal is not None:
             raise self.refusal
         self.pair_submissions.append((list(pairs), priority, deadline))

@@ -1,0 +1,151 @@
+"""How a client reaches a service: address, TLS, its certificate, its token, its trace.
+
+Knows: gRPC channels. Does not know: what is called.
+"""
+
+import ipaddress
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+
+from service.errors import ConfigurationError
+
+AUTHORIZATION = "authorization"
+_TRACING = "opentelemetry.trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a service is, and what it wants to see.
+
+    Attributes:
+        target: HOST:PORT, or any name gRPC resolves, such as ``dns:///dragoman:50051``.
+        tls: whether the service speaks TLS; so it is where ``ca`` or ``certificate`` is given.
+        ca: PEM file of the roots its certificate must come from; None: those that gRPC knows.
+        certificate, key: PEM files of the client's own certificate (mutual TLS).
+        server_name: the name its certificate must have, where that is not the host of ``target``.
+        token_file: file that holds the client's token; read at each call, so that it can be replaced.
+
+    Raises:
+        ConfigurationError: the parts do not fit together.
+    """
+
+    target: str
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigurationError("a client's certificate and its key are given together")
+        if self.token_file is not None and not (self.has_tls or is_this_machine(self.target)):
+            raise ConfigurationError(f"the token would travel to {self.target} in clear text; use TLS")
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the channel is encrypted."""
+        return self.tls or self.ca is not None or self.certificate is not None
+
+    def open(self, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
+        """The channel; it connects at the first call.
+
+        Raises:
+            ConfigurationError: a file cannot be read.
+        """
+        if not self.has_tls:
+            channel = grpc.insecure_channel(self.target, options=options)
+        else:
+            named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+            channel = grpc.secure_channel(self.target, self._credentials(), options=[*options, *named])
+        token = self._token if self.token_file else None
+        if token:
+            token()  # a file that is not there is told now
+        # Who traces has imported it by now; whoever does not, pays nothing.
+        return grpc.intercept_channel(channel, _Metadata(token)) if token or _TRACING in sys.modules else channel
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(_bytes(self.ca), _bytes(self.key), _bytes(self.certificate))
+
+    def _token(self) -> str:
+        token = (_bytes(self.token_file) or b"").decode("ascii", "replace").strip()
+        if not token or not token.isprintable():
+            raise ConfigurationError(f"{self.token_file} holds no token")
+        return token
+
+
+def is_this_machine(target: str) -> bool:
+    """Whether what is sent there can be heard by nobody else: a loopback address or a Unix socket."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition("/")[2].rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bytes(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Sequence[tuple[str, str | bytes]] | None
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Metadata(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):
+    """Adds the token and the W3C trace context of the caller to each call."""
+
+    def __init__(self, token: Callable[[], str] | None) -> None:
+        self._token = token
+
+    def _details(self, details: Any) -> Any:
+        metadata = [*(details.metadata or ()), *_trace_context()]
+        if self._token:
+            metadata.append((AUTHORIZATION, f"Bearer {self._token()}"))
+        return _CallDetails(
+            details.method,
+            details.timeout,
+            metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._details(client_call_details), request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._details(client_call_details), request)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._details(client_call_details), request_iterator)
+
+
+def _trace_context() -> list[tuple[str, str]]:
+    """``traceparent`` and ``tracestate`` of the span that the caller is in, where it uses OpenTelemetry."""
+    if _TRACING not in sys.modules:
+        return []
+    from opentelemetry import propagate  # the extra `otel`
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return [(key.lower(), value) for key, value in carrier.items()]

@@ -1,0 +1,119 @@
+"""What one client may have open: calls, tokens; and that others do not feel it."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from service.errors import Overloaded
+from service.metrics import Metrics
+from service.pb import translation_pb2 as pb
+from service.transport.callers import Caller
+from service.transport.quotas import Quotas
+from service.transport.security import SecurityOptions
+from tests.unit.transport.running_server import Running, request, with_server
+
+ONE, TWO = ("authorization", "Bearer one-0123456789abcdef"), ("authorization", "Bearer two-0123456789abcdef")
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> str:
+    """A character is a token of the scripted translator."""
+    file = tmp_path / "clients.toml"
+    file.write_text(
+        '[one]\ntokens = ["one-0123456789abcdef"]\n'
+        '[two]\ntokens = ["two-0123456789abcdef"]\nmax_open_calls = 1\nmax_open_tokens = 2\n'
+    )
+    return str(file)
+
+
+async def code_of(call: "grpc.aio.Call") -> str:
+    return str((await call.code()).name)
+
+
+def test_calls_of_one_client_are_bounded(clients: str):
+    async def check(server: Running) -> None:
+        translate = server.stub.Translate
+        server.translator.gate.clear()
+        held = [translate(request("a"), metadata=[ONE]) for _ in range(2)]
+        held.append(translate(request("a"), metadata=[TWO]))
+        while len(server.translator.submissions) < 3:
+            await asyncio.sleep(0.005)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await translate(request("a"), metadata=[ONE])
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.details() == "this client has 2 calls open; at most 2 may be"
+        assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        assert await code_of(translate(request("a"), metadata=[TWO])) == "RESOURCE_EXHAUSTED"
+        server.translator.gate.set()
+        assert [await code_of(call) for call in held] == ["OK"] * 3
+        assert await code_of(translate(request("a"), metadata=[ONE])) == "OK"
+        assert server.sample("dragoman_rejected_total", reason="client_calls") == 2
+
+    with_server(check, security=SecurityOptions(clients=clients, max_client_calls=2))
+
+
+def test_tokens_of_one_client_are_bounded(clients: str):
+    async def check(server: Running) -> None:
+        translate = server.stub.Translate
+        server.translator.gate.clear()
+        held = translate(request("aaa"), metadata=[ONE])
+        while not server.translator.submissions:
+            await asyncio.sleep(0.005)
+        refused = translate(request("bbb"), metadata=[ONE])
+        assert await code_of(refused) == "RESOURCE_EXHAUSTED"
+        assert "this client has 3 source tokens open and sent 3; at most 5 of" in str(await refused.details())
+        assert await code_of(translate(request("ccc"), metadata=[TWO])) == "INVALID_ARGUMENT"  # never fits
+        server.translator.gate.set()
+        assert await code_of(held) == "OK"
+        assert await code_of(translate(request("bbb"), metadata=[ONE])) == "OK"
+        assert await code_of(translate(request("cc"), metadata=[TWO])) == "OK"
+        assert server.sample("dragoman_rejected_total", reason="client_tokens") == 2
+
+    with_server(check, security=SecurityOptions(clients=clients, max_client_tokens=5))
+
+
+def test_a_stream_gives_back_what_each_text_took(clients: str):
+    async def check(server: Running) -> None:
+        async def texts() -> object:
+            config = pb.StreamConfig(source_language="en", target_language="fr")
+            yield pb.TranslateStreamRequest(config=config)
+            for name in "abcdef":
+                yield pb.TranslateStreamRequest(text=pb.StreamText(id=name, text="xx"))
+                while not any(response.id == name for response in responses):
+                    await asyncio.sleep(0.001)
+
+        responses: list[pb.TranslateStreamResponse] = []
+        async for response in server.stub.TranslateStream(texts(), metadata=[TWO]):
+            responses.append(response)
+        assert [response.result.translation.text for response in responses] == ["XX"] * 6
+
+    with_server(check, security=SecurityOptions(clients=clients))
+
+
+def test_what_was_refused_or_cancelled_is_given_back():
+    async def check(server: Running) -> None:
+        server.translator.refusal = Overloaded("full", 1.0)
+        for _ in range(3):
+            assert await code_of(server.stub.Translate(request("aaa"))) == "RESOURCE_EXHAUSTED"
+        server.translator.refusal = None
+        server.translator.gate.clear()
+        call = server.stub.Translate(request("aaa"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        call.cancel()
+        await asyncio.to_thread(server.translator.cancelled.wait)
+        server.translator.gate.set()
+        assert await code_of(server.stub.Translate(request("aaa"))) == "OK"
+        assert server.sample("dragoman_rejected_total", reason="client_tokens") == 0
+
+    with_server(check, security=SecurityOptions(max_client_tokens=3))
+
+
+def test_clients_without_a_name_are_told_apart_by_their_address_and_forgotten():
+    quotas = Quotas(1, 1, Metrics().call_refused)
+    with quotas.call(Caller("ipv4:10.0.0.1", is_known=False)), quotas.call(Caller("ipv4:10.0.0.2", is_known=False)):
+        assert len(quotas) == 2
+    with quotas.call(Caller("ipv4:10.0.0.1")):  # somebody whose certificate says so is somebody else
+        pass
+    assert len(quotas) == 0
