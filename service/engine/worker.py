@@ -87,6 +87,7 @@ class Worker:
             self.refuse(sentence, "queued", now)
         if plan.admit:
             self.admit(plan.admit)
+            self.drop_over()
         self.compact()
         if not self.batch.groups:
             self.cache.reset()
@@ -113,7 +114,8 @@ class Worker:
                 self.batch.drop(beams, np.array(over))
                 self.layout_cache = None
                 for sentence in gone:
-                    self.refuse(sentence, "decoding", now)
+                    self.refuse(sentence, "encoding" if sentence in self.fresh else "decoding", now)
+                self.fresh = [sentence for sentence in self.fresh if sentence not in gone]
 
     def admit(self, sentences: Sequence[Sentence]) -> None:
         """Encodes new sentences, similar lengths together, and gives them rows."""
