@@ -5,6 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Old on purpose: newer generators write code that refuses older runtimes. No lower bound in pyproject.toml is below it.
 GRPCIO_TOOLS := 1.76.0
+SOAK_S ?= 60
 BENCH := build/bench/quick
 
 CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
@@ -21,7 +22,7 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint type format proto contract train bench clean \
+.PHONY: help demo test faults soak lint type format proto contract train bench clean \
 	image image-cuda image-base image-test rules
 
 help:  ## this list
@@ -35,6 +36,9 @@ test: lint type  ## everything that a change must pass
 
 faults: .venv/dev.stamp  ## every fault of the launched service, in full, in less than ten minutes
 	$(BIN)/python -m pytest tests/faults -m "not soak" --timeout 600
+
+soak: .venv/dev.stamp  ## a minute of everything at once; SOAK_S=1800 for half an hour
+	$(BIN)/python -m pytest tests/soak -m soak -s --soak-s $(SOAK_S)
 
 lint: .venv/dev.stamp  ## style
 	$(BIN)/ruff check --quiet .

@@ -160,6 +160,7 @@ class Application:
             listen=config.listen,
             max_open_calls=config.max_open_calls,
             max_connection_age_s=config.max_connection_age_s,
+            max_connection_age_grace_s=config.max_connection_age_grace_s,
             keepalive_time_s=config.keepalive_time_s,
             reflection=config.reflection,
             security=config.security,

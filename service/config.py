@@ -73,9 +73,11 @@ class ServiceConfig:
     max_beams: int = _setting(MAX_BEAMS, f"beam width a request may ask for, 1 to {MAX_BEAMS}")
     max_alternatives: int = _setting(MAX_BEAMS, f"alternatives a request may ask for, 1 to {MAX_BEAMS}")
     max_stream_texts: int = _setting(64, "unfinished texts of one stream; past it the stream is read no further")
+    max_stream_idle_s: int = _setting(300, "seconds without a text read or a result written until a stream is ended")
     max_message_bytes: int = _setting(16 * 1024 * 1024, "bytes of one gRPC message; past it RESOURCE_EXHAUSTED")
     max_open_calls: int = _setting(1024, "calls open at a time, streams included; past it RESOURCE_EXHAUSTED")
     max_connection_age_s: float = _setting(300.0, "seconds until a connection is told to reconnect; 0: never")
+    max_connection_age_grace_s: float = _setting(0.0, "seconds that its open calls then have; 0: as long as they take")
     keepalive_time_s: float = _setting(30.0, "seconds of silence until a client is checked for being there")
     admit_grace_s: float = _setting(1.0, "seconds after SIGTERM in which calls are still taken (endpoints lag)")
     drain_grace_s: float = _setting(30.0, "seconds after that in which accepted calls may finish")
@@ -106,6 +108,7 @@ class ServiceConfig:
             parse_address("metrics_listen", self.metrics_listen)
         for name in (
             "max_connection_age_s",
+            "max_connection_age_grace_s",
             "keepalive_time_s",
             "admit_grace_s",
             "drain_grace_s",

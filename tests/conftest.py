@@ -52,6 +52,11 @@ def random_model(**changes: object) -> Transformer:
     return model.eval()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long tests/soak takes."""
+    parser.addoption("--soak-s", default="60", help="seconds that tests/soak takes (default: 60)")
+
+
 @pytest.fixture(scope="session")
 def nonsense_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("text") / "pairs.tsv"

@@ -5,6 +5,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from service.commands.exit_codes import DONE
 from service.config import ServiceConfig, load_config, parse_text
 from service.errors import ConfigurationError
 from service.logs import configure
+
+# At rest it holds 14 to 20 open files, and a few more for each connection's first moment.
+MIN_FILES, MAX_FILES = 64, 65_536
 
 
 def add_serve_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -55,6 +59,7 @@ def serve(options: argparse.Namespace) -> int:
     config = load_config(options.config, os.environ, flags)
     configure(config.log_level, config.log_format)
     _leave_on_sigterm()
+    allow_files()
     from service.app import Application  # loads ONNX Runtime: not before the configuration is known to be right
 
     async def run() -> int:
@@ -66,6 +71,19 @@ def serve(options: argparse.Namespace) -> int:
 def _leave_on_sigterm() -> None:
     """Nothing was accepted yet. Said aloud, because the first process of a container has no default action."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(DONE))
+
+
+def allow_files() -> None:
+    """Lets this process open as many files as the system grants it: each connection is one.
+
+    Raises:
+        ConfigurationError: these are too few to begin with; libraries would end the process without a word.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES)
+    if wanted < MIN_FILES:
+        raise ConfigurationError(f"this process may open {wanted} files at a time; it needs {MIN_FILES} (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _end_process(code: int) -> None:

@@ -221,7 +221,10 @@ class Bundle:
             BundleError: not a bundle, another format version, or a file is missing, altered or out of place.
         """
         if path.is_file() and zipfile.is_zipfile(path):
-            temporary = tempfile.TemporaryDirectory(prefix="dragoman-bundle-")
+            try:
+                temporary = tempfile.TemporaryDirectory(prefix="dragoman-bundle-")
+            except OSError as error:
+                raise BundleError(f"{path} cannot be unpacked: {error.strerror}") from None
             try:
                 unpack(path, Path(temporary.name))
                 return cls(Path(temporary.name), read_manifest(Path(temporary.name)), temporary)

@@ -25,6 +25,8 @@ class Limits:
     """Translations per text. 1 to MAX_BEAMS."""
     max_stream_texts: int = 64
     """Texts of one stream that were read and whose results were not written yet."""
+    max_stream_idle_s: int = 300
+    """Seconds in which no text of a stream was read and no result was written, until it is ended."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Bytes of one gRPC message; gRPC itself refuses larger ones."""
 

@@ -44,6 +44,8 @@ class ServerOptions:
     """Calls of TranslationService open at a time."""
     max_connection_age_s: float = 300.0
     """Seconds until a connection is told to reconnect, so that clients find new replicas (gRFC A9); 0: never."""
+    max_connection_age_grace_s: float = 0.0
+    """Seconds that the open calls of such a connection have; 0: as long as they take."""
     keepalive_time_s: float = 30.0
     """Seconds of silence until a client is checked for being there."""
     reflection: bool = True
@@ -169,6 +171,7 @@ def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tupl
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if options.max_connection_age_s:
-        # No grace: the open calls of an old connection finish, however long they take.
         chosen.append(("grpc.max_connection_age_ms", int(options.max_connection_age_s * 1000)))
+        if options.max_connection_age_grace_s:
+            chosen.append(("grpc.max_connection_age_grace_ms", int(options.max_connection_age_grace_s * 1000)))
     return chosen

@@ -14,7 +14,7 @@ import grpc
 
 from service.engine.request import TextAnswer
 from service.engine.translator import Ticket, Translator
-from service.errors import Draining, InvalidRequest, Overloaded, RequestError
+from service.errors import DeadlineExceeded, Draining, InvalidRequest, Overloaded, RequestError
 from service.pb import translation_pb2 as pb
 from service.transport.answers import AnswerBuffer
 from service.transport.limits import Limits
@@ -52,8 +52,18 @@ class TextStream:
 
         Raises:
             Draining: the server is shutting down; texts without a result were not taken. InvalidRequest: a message
-                holds no text.
+                holds no text. DeadlineExceeded: nothing was read or written for too long.
         """
+        try:
+            async with asyncio.timeout(self._limits.max_stream_idle_s) as self._idle:
+                await self._exchange(submitter, draining, on_answer)
+        except TimeoutError:
+            limit_s = self._limits.max_stream_idle_s
+            raise DeadlineExceeded(f"no text was sent and no result taken for {limit_s} s; open a new stream") from None
+
+    async def _exchange(
+        self, submitter: Submitter, draining: asyncio.Event, on_answer: Callable[[TextAnswer], None]
+    ) -> None:
         reader = asyncio.create_task(self._read(submitter))
         drain = asyncio.create_task(draining.wait())
         for task in (reader, drain):
@@ -77,6 +87,7 @@ class TextStream:
         while True:
             await self._slots.acquire()
             message = await anext(self._requests, None)
+            self._stir()
             if message is None:
                 return
             if message.WhichOneof("item") != "text":
@@ -118,9 +129,15 @@ class TextStream:
             return
         result = text_result(answer, self._settings.include_token_ids)
         await self._context.write(pb.TranslateStreamResponse(id=name, result=result))
+        self._stir()
         del self._open[number]
         self._tickets.pop(number, None)
         self._slots.release()
+
+    def _stir(self) -> None:
+        """The stream is in use: its time begins anew."""
+        if not self._idle.expired():
+            self._idle.reschedule(asyncio.get_running_loop().time() + self._limits.max_stream_idle_s)
 
     async def _leave(self, *tasks: "asyncio.Task[Any]") -> None:
         """Ends the stream's tasks and gives back what is still open, which is nothing unless the call broke off."""

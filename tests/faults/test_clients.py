@@ -103,7 +103,7 @@ def test_cancelled_at_any_moment(server: ServerProcess, golden: dict[str, str]):
     async def check() -> None:
         async with Caller(server.address) as caller:
             found = await asyncio.gather(*(one(caller, number) for number in range(100)))
-        assert set(found) == {"CANCELLED", "OK"}
+        assert set(found) <= {"CANCELLED", "OK"}
 
     base = server.census()
     asyncio.run(check())

@@ -49,13 +49,13 @@ async def offered(caller: Caller, rate: float, duration_s: float) -> list[Outcom
     return list(await asyncio.gather(*calls))
 
 
-@pytest.mark.parametrize("duration_s", [2.0, pytest.param(20.0, marks=pytest.mark.faults)])
-def test_ten_times_the_load(golden: dict[str, str], record_property, duration_s: float):
+@pytest.mark.parametrize("duration_s", [1.5, pytest.param(20.0, marks=pytest.mark.faults)])
+def test_ten_times_the_load(golden: dict[str, str], duration_s: float):
     async def check(server: ServerProcess) -> None:
         base = server.census()
         async with Caller(server.address, 4) as caller:
             server.tell(f"slow {STEP_MS}")
-            rate = await carried(caller, 2.0)
+            rate = await carried(caller, 1.5)
             before = server.resident_bytes()
             outcomes = await offered(caller, 10 * rate, duration_s)
             grown = server.resident_bytes() - before
@@ -68,7 +68,7 @@ def test_ten_times_the_load(golden: dict[str, str], record_property, duration_s:
         assert all(0 < int(outcome.retry_ms) <= 10_000 for outcome in refused)
         times = [outcome.duration_s for outcome in refused]
         facts = {"rate": rate, "refused_p99_ms": percentile(times, 0.99) * 1000, "taken_p99_s": percentile(taken, 0.99)}
-        record_property("overload", facts | {"grown_bytes": grown, "num_calls": len(outcomes)})
+        print(f"{len(outcomes)} calls: {facts}, memory {grown / 2**20:+.1f} MiB")
         # On a machine of its own the 99th of 100 is told in a few ms; the tail of a shared one is not ours to test.
         assert percentile(times, 0.9) < percentile(taken, 0.5) / 4, "a refusal is no quicker than an answer"
         assert percentile(taken, 0.99) < 4 * MAX_DELAY_S
@@ -82,7 +82,7 @@ def test_ten_times_the_load(golden: dict[str, str], record_property, duration_s:
 
 
 @pytest.mark.faults
-def test_goodput_at_twice_the_load(record_property):
+def test_goodput_at_twice_the_load():
     """Of what it answers when busy, at least nine tenths are answered in time when twice as much is asked."""
 
     async def check(server: ServerProcess) -> None:
@@ -92,7 +92,7 @@ def test_goodput_at_twice_the_load(record_property):
             peak = await carried(caller, 10.0)
             outcomes = await offered(caller, 2 * peak, 10.0)
         in_time = [o for o in outcomes if o.code == "OK" and o.duration_s <= 2 * MAX_DELAY_S]
-        record_property("goodput", {"peak": peak, "at_twice": len(in_time) / 10.0})
+        print(f"busy {peak:.1f} calls/s, of twice as many {len(in_time) / 10.0:.1f} in time")
         assert len(in_time) / 10.0 >= 0.9 * peak
 
     with ServerProcess(*FLAGS) as server:

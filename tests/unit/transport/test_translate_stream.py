@@ -85,6 +85,19 @@ def test_an_overloaded_server_reads_more_slowly_instead_of_refusing_a_text():
     with_server(check)
 
 
+def test_a_stream_that_is_not_used_is_ended():
+    async def check(server: Running) -> None:
+        call = server.stub.TranslateStream()
+        await call.write(CONFIG)
+        await call.write(item("1", "a"))
+        assert (await call.read()).result.translation.text == "A"
+        with pytest.raises(grpc.aio.AioRpcError, match="for 1 s; open a new stream") as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    with_server(check, Limits(max_stream_idle_s=1))
+
+
 def test_a_caller_who_leaves_frees_all_open_texts():
     async def check(server: Running) -> None:
         server.translator.gate.clear()
