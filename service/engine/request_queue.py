@@ -36,6 +36,7 @@ class RequestQueue:
         self.waiting = Waiting()
         self.num_tokens = self.num_rows = 0
         self.active_rows = [0] * num_workers
+        self.max_rows = 0  # of all workers; not known before the first of them asked
         self.open_sentences = 0
         self.changed = threading.Condition()
         self.draining = self.closed = False
@@ -85,7 +86,9 @@ class RequestQueue:
         limit_s = self.max_delay_s if self.max_delay_s and priority is Priority.INTERACTIVE else math.inf
         if deadline is not None:
             limit_s = min(limit_s, deadline - time.monotonic())
-        if 0 < limit_s < delay_s:
+        # Where rows are free nothing waits for what is before it, and an engine with little to do shows no high rate.
+        is_full = 0 < self.max_rows <= sum(self.active_rows) + self.num_rows
+        if is_full and 0 < limit_s < delay_s:
             self.observer.rejected("delay")
             raise Overloaded(
                 f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",
@@ -111,6 +114,7 @@ class RequestQueue:
         now = time.monotonic()
         with self.changed:
             self.active_rows[worker] = active_rows
+            self.max_rows = max_rows * len(self.active_rows)
             share = -(-(sum(self.active_rows) + self.num_rows) // len(self.active_rows))
             # Below its share a worker takes at least one sentence, however wide, so that none is left between two
             # shares.

@@ -23,8 +23,8 @@ from service.transport.submission import Submitter, deadline_of
 from service.transport.validation import Settings, read_text
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# The room there is may come sooner than the estimate says.
-MAX_PAUSE_S = 0.5
+# Room may come sooner than the estimate says, and calls that are not streams take it.
+MAX_PAUSE_S = 0.1
 Requests = AsyncIterator[pb.TranslateStreamRequest]
 
 

@@ -96,6 +96,7 @@ def assert_at_rest(translator: Translator) -> None:
     assert isinstance(result, TextResult)
     engine = translator.engine
     assert engine.queue.open_sentences == engine.queue.num_tokens == engine.queue.num_rows == 0
+    assert engine.queue.load.open_work == 0
     assert engine.workers[0].batch.num_rows == engine.workers[0].batch.num_sentences == 0
 
 

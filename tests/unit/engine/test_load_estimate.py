@@ -77,7 +77,9 @@ def test_what_was_cancelled_is_no_work_done():
 def test_the_queue_refuses_what_would_be_answered_too_late():
     line = RequestQueue(100, 10_000, 1, SilentObserver(), max_delay_s=5.0)
     busy(line.load, 100, until=20.0)
+    line.take(0, active_rows=0, max_rows=2)
     line.submit([sentence(1000)])  # 10 s of work, but nothing before it
+    line.submit([sentence()])  # there is a row for it
     with pytest.raises(Overloaded, match=r"an answer would take 10\.\d s; at most 5\.0 s") as refused:
         line.submit([sentence()])
     assert refused.value.retry_after_s == pytest.approx(5.0, rel=0.1)
