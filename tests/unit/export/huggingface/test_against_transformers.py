@@ -20,7 +20,7 @@ from tests.conftest import sentences
 transformers = pytest.importorskip(
     "transformers", reason="compares with Hugging Face Transformers, which the extra 'peers' installs"
 )
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 Make = Callable[..., Path]
 MAX_LENGTH = 18  # start token counted
 TEXTS = [*sentences(4), "é 😀 the\u200bmill", "x"]
