@@ -16,15 +16,17 @@ from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, OutputError
 from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
 from service.jobs.input_files import InputFiles
-from service.jobs.job import Job, Summary, open_source, open_writer
+from service.jobs.job import Job, Summary, Windows, open_source, open_writer
 from service.jobs.job_folder import ERRORS_SUFFIX, JobFolder
 from service.jobs.outcome_cache import OutcomeCache
 from service.jobs.pipeline import Pipeline
+from service.jobs.ray_windows import EngineRecipe, RayOptions, RayWindows
 from service.jobs.remote_engine import RemoteEngine
-from service.jobs.source import SourceOptions
+from service.jobs.source import Source, SourceOptions
 from service.jobs.text_engine import EmbeddedEngine, TextEngine
 
 FAIL, SKIP, REPLACE = "fail", "skip", "replace"
+EMBEDDED, RAY = "embedded", "ray"
 DESCRIPTION = """\
 Translates every row of INPUT into a row of OUTPUT, in the same order. Forms: text, JSONL, CSV, TSV and Parquet, by the
 names' endings, with .gz or .zst after them. Stopped by Ctrl-C, SIGTERM or kill -9, the same command goes on, and OUTPUT
@@ -41,6 +43,7 @@ def add_batch_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
     _add_row_flags(parser)
     _add_run_flags(parser)
+    _add_ray_flags(parser)
     add_decode_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=batch, parser=parser)
@@ -84,6 +87,25 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
+    defaults = RayOptions()
+    parser.add_argument(
+        "--engine", choices=(EMBEDDED, RAY), default=EMBEDDED,
+        help="an engine in this process, or a pool of them on Ray, which RAY_ADDRESS may name (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--actors", type=int, default=defaults.actors, metavar="N", help="engines on Ray (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cpus-per-actor", type=float, default=defaults.cpus, metavar="X",
+        help="CPUs of each, also a fraction (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpus-per-actor", type=float, default=defaults.gpus, metavar="X",
+        help="GPUs of each, also a fraction (default: %(default)s)",
+    )  # fmt: skip
+
+
 def batch(options: argparse.Namespace) -> int:
     """Runs the command; 1 where a row failed, 128 + the signal where one stopped it.
 
@@ -102,21 +124,19 @@ def batch(options: argparse.Namespace) -> int:
             wrong_usage(options, "--shard needs files: standard input cannot be counted first")
         source = open_source(files, plan.input, plan.rows)
         job = Job(source, open_writer(source, plan.output), plan.output.compression, output, options.shard)
-        engine = _open_engine(options, plan.decoding)
-        pipeline = Pipeline(source, engine, OutcomeCache())
+        windows = _open_windows(options, plan.decoding, source)
         try:
-            job.open(_fingerprint(options, plan, files, engine))
+            job.open(_fingerprint(options, plan, files, windows.model))
             if job.rows_done:
                 print(f"dragoman batch: going on after {job.rows_done:,} rows", file=sys.stderr)
             _check_free(output, options, job)
-            stop.then(pipeline.stop)
-            summary = job.run(pipeline)
+            stop.then(windows.stop)
+            summary = job.run(windows)
             if not stop.signal:
-                engine.check_model()
+                windows.check_model()
                 summary = job.finish()
         finally:
-            pipeline.close()
-            engine.close()
+            windows.close()
             job.close()
     return _told(summary, output, stop.signal)
 
@@ -179,11 +199,11 @@ def _refuse_existing(output: Path, options: argparse.Namespace) -> None:
         raise OutputError(f"{output} is there already; see --if-exists")
 
 
-def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, engine: TextEngine) -> dict[str, Any]:
+def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, model: dict[str, Any]) -> dict[str, Any]:
     """What must be the same when the job goes on."""
     return {
         "input": files.fingerprint(),
-        "model": engine.model,
+        "model": model,
         "option": {
             "--to": options.to,
             "--shard": "{}/{}".format(*options.shard),
@@ -195,14 +215,28 @@ def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, en
     }
 
 
-def _open_engine(options: argparse.Namespace, decoding: DecodeOptions) -> TextEngine:
-    """The engine that the flags choose."""
-    if options.target is None:
-        from service.app import bundle_paths
+def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: Source) -> Windows:
+    """The engine that the flags choose, at work on the source's rows."""
+    if options.target is not None:
+        if options.engine != EMBEDDED:
+            wrong_usage(options, f"--engine {options.engine} is for models of its own, not for --target")
+        return Pipeline(source, _remote_engine(options, decoding), OutcomeCache())
+    from service.app import bundle_paths
 
-        [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
-        settings = EngineSettings(device=options.device, precision=options.precision)
-        return EmbeddedEngine(bundle, settings, options.source, options.to, decoding)
+    [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
+    settings = EngineSettings(device=options.device, precision=options.precision)
+    if options.engine == EMBEDDED:
+        engine = EmbeddedEngine(bundle, settings, options.source, options.to, decoding)
+        return Pipeline(source, engine, OutcomeCache())
+    try:
+        ray_options = RayOptions(options.actors, options.cpus_per_actor, options.gpus_per_actor)
+    except ValueError as error:
+        wrong_usage(options, str(error))
+    recipe = EngineRecipe(bundle.resolve(), settings, options.source, options.to, decoding)
+    return RayWindows(source, recipe, ray_options)
+
+
+def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> TextEngine:
     if options.precision != "auto" or options.device != "cpu":
         wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
     client = Client(options.target)

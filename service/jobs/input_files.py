@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -120,6 +120,10 @@ class InputFiles:
                     self._current = None
             file.check_unchanged()
             self._read_before += file.num_bytes
+
+    def elsewhere(self) -> "InputFiles":
+        """The same for another process, whatever folder it works in: full names, and nothing open."""
+        return InputFiles(tuple(replace(file, path=file.path.resolve()) for file in self.files))
 
     def position(self) -> int:
         """Bytes read so far, of all files."""

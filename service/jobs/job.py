@@ -30,13 +30,26 @@ JOB_VERSION: Final = 1
 
 
 class Windows(Protocol):
-    """Where complete windows come from: a Pipeline, or Ray."""
+    """Where complete windows come from: a Pipeline, or Ray.
+
+    Attributes:
+        model: which model it is: what must be the same when a job goes on.
+    """
+
+    @property
+    def model(self) -> dict[str, Any]: ...
 
     def completed(self, first: int, last: int | None) -> Iterator[Window]:
         """Complete windows of the rows ``first`` to ``last``, in order."""
 
     def stop(self) -> None:
         """Begins no more windows."""
+
+    def check_model(self) -> None:
+        """Raises ConfigurationError where it is no longer the model it was."""
+
+    def close(self) -> None:
+        """Ends the engine."""
 
 
 @dataclass(frozen=True, slots=True)

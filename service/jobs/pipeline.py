@@ -6,7 +6,7 @@ Knows: threads, back-pressure. Does not know: files, forms, checkpoints, what an
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from service.engine.request import TextResult
 from service.errors import DragomanError
@@ -37,6 +37,15 @@ class Pipeline:
         self._open: dict[str, list[tuple[Window, int]]] = {}
         self._reader: threading.Thread | None = None
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """The engine's."""
+        return self._engine.model
+
+    def check_model(self) -> None:
+        """Raises ConfigurationError where the engine's model is no longer what it was."""
+        self._engine.check_model()
+
     def stop(self) -> None:
         """Begins no more windows; those begun come out."""
         self._stopped.set()
@@ -57,10 +66,11 @@ class Pipeline:
             yield window
 
     def close(self) -> None:
-        """Ends the reader, or leaves it where it waits for input that may never come."""
+        """Ends the engine and the reader, which is left where it waits for input that may never come."""
         self._closed.set()
         if self._reader:
             self._reader.join(2 * MAX_WAIT_S)
+        self._engine.close()
 
     def _next(self) -> Window | BaseException | None:
         while True:

@@ -6,6 +6,7 @@ Knows: files, counting, bounds. Does not know: how a record is taken apart (line
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -87,6 +88,12 @@ class Source(ABC):
             raise InputError("standard input is not what it was when this job was stopped; start over with --restart")
         for number, record in enumerate(islice(records, None if last is None else last - first + 1), start=first):
             yield self.row(number, record)
+
+    def elsewhere(self) -> "Source":
+        """The same for another process, whatever folder it works in."""
+        found = copy(self)
+        found.files = self.files.elsewhere()
+        return found
 
     def state(self) -> str:
         """Checksum of what was read of standard input; empty for files."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import Priority, TextAnswer, TextResult
+from service.engine.request import ModelInfo, Priority, TextAnswer, TextResult
 from service.engine.settings import EngineSettings
 from service.errors import (
     Cancelled,
@@ -22,7 +22,7 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
-from service.runtime.bundle import MANIFEST, sha256_of
+from service.runtime.bundle import MANIFEST, Bundle, sha256_of
 from service.transport.languages import model_languages
 
 OnAnswer = Callable[[TextResult | DragomanError], None]
@@ -55,6 +55,9 @@ class TextEngine(Protocol):
 class EmbeddedEngine:
     """An engine in this process.
 
+    Attributes:
+        translator: the engine itself.
+
     Raises:
         BundleError: the bundle cannot be used. ConfigurationError: it is of other languages than asked for.
     """
@@ -64,28 +67,20 @@ class EmbeddedEngine:
     ) -> None:
         from service.engine.translator import Translator  # loads ONNX Runtime
 
-        self._translator = Translator.load(bundle, settings)
+        self.translator = Translator.load(bundle, settings)
         self._options = options
         self._closed = threading.Event()
-        info = self._translator.info
+        info = self.translator.info
         try:
-            self._languages = model_languages(info, source or "", target)
-        except InvalidRequest:
-            self._translator.close()
-            asked = f"{source or info.source_language} to {target}"
-            raise ConfigurationError(f"{bundle} translates {info.pairs}, not {asked}") from None
-        manifest = bundle / MANIFEST
-        self.model: dict[str, Any] = {
-            "name": info.name,
-            "version": info.version,
-            "precision": info.precision,
-            "languages": " to ".join(self._languages),
-            "sha256": sha256_of(manifest if manifest.exists() else bundle),  # it holds the checksums of all its files
-        }
+            self._languages = _chosen_languages(info, bundle, source, target)
+        except ConfigurationError:
+            self.translator.close()
+            raise
+        self.model = _described(info, bundle, self._languages)
 
     @property
     def failure(self) -> DragomanError | None:
-        if self._translator.engine.failure is None:
+        if self.translator.engine.failure is None:
             return None
         return EngineFailure("the engine failed; its log line says why")
 
@@ -98,7 +93,7 @@ class EmbeddedEngine:
 
         while not self._closed.is_set() and self.failure is None:
             try:
-                self._translator.submit(
+                self.translator.submit(
                     [text], self._options, receive, languages=self._languages, priority=Priority.BATCH
                 )
             except Overloaded as error:  # by texts before this one: they leave room as they finish
@@ -113,4 +108,35 @@ class EmbeddedEngine:
 
     def close(self) -> None:
         self._closed.set()
-        self._translator.close()
+        self.translator.close()
+
+
+def model_of(bundle: Path, settings: EngineSettings, source: str | None, target: str) -> dict[str, Any]:
+    """What EmbeddedEngine.model would be, without loading it. Raises as EmbeddedEngine does."""
+    from service.engine.translator import choose_precision
+
+    opened = Bundle.open(bundle)
+    try:
+        info = ModelInfo.of(opened.manifest, choose_precision(opened, settings), settings.device)
+    finally:
+        opened.close()
+    return _described(info, bundle, _chosen_languages(info, bundle, source, target))
+
+
+def _chosen_languages(info: ModelInfo, bundle: Path, source: str | None, target: str) -> tuple[str, str]:
+    try:
+        return model_languages(info, source or "", target)
+    except InvalidRequest:
+        asked = f"{source or info.source_language} to {target}"
+        raise ConfigurationError(f"{bundle} translates {info.pairs}, not {asked}") from None
+
+
+def _described(info: ModelInfo, bundle: Path, languages: tuple[str, str]) -> dict[str, Any]:
+    manifest = bundle / MANIFEST
+    return {
+        "name": info.name,
+        "version": info.version,
+        "precision": info.precision,
+        "languages": " to ".join(languages),
+        "sha256": sha256_of(manifest if manifest.exists() else bundle),  # it holds the checksums of all its files
+    }
