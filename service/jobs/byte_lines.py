@@ -14,7 +14,7 @@ from service.errors import InputError
 from service.jobs.arrow import arrow
 
 CHUNK_BYTES: Final = 1 << 18
-# pyarrow's own default; 3 is zstd's as well.
+# The defaults of the two command-line programs.
 ZSTD_LEVEL: Final = 3
 GZIP_LEVEL: Final = 6
 

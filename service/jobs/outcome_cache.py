@@ -11,7 +11,7 @@ from typing import Final
 from service.jobs.rows import Outcome
 
 CACHE_BYTES: Final = 64 * 1024 * 1024
-# An entry's own objects, measured with tracemalloc on 100,000 entries.
+# An entry's own objects: tracemalloc counts 227 on 100,000 entries; the rest is for what malloc cannot use.
 ENTRY_BYTES: Final = 500
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from service.jobs.rows import Outcome, Row
 
 # A window is what a kill loses at most, and what a checkpoint costs an fsync for. 1,024 Tatoeba sentences take about
-# three seconds on two cores; sorting over more is not worth a longer way back.
+# three seconds on two cores.
 MAX_WINDOW_ROWS: Final = 1024
 MAX_WINDOW_BYTES: Final = 128 * 1024
 
