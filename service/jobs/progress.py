@@ -37,7 +37,7 @@ class Progress:
         self._rows, self._tokens = rows, tokens
         if self._bar is not None:
             self._bar.n = position
-            self._bar.set_postfix_str(self._done(), refresh=True)
+            self._bar.set_description_str(self._done(), refresh=True)
         elif time.monotonic() - self._told >= EVERY_S:
             self._told = time.monotonic()
             print(f"dragoman batch: {self._done()}{self._left(position)}", file=sys.stderr, flush=True)
