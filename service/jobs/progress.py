@@ -27,9 +27,7 @@ class Progress:
         self._started = self._told = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            form = (
-                "{percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]" if num_bytes else "{postfix} [{elapsed}]"
-            )
+            form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]" if num_bytes else "{desc} [{elapsed}]"
             self._bar = tqdm(total=num_bytes or None, initial=position, bar_format=form, leave=True)
 
     def advance(self, position: int, rows: int, tokens: int) -> None:
