@@ -30,7 +30,11 @@ SERVICE_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
-            "name": [{"service": "dragoman.v1.TranslationService"}],
+            # No stream: where a server is killed before its first answer, gRPC's own retry of a stream hangs for ever.
+            "name": [
+                {"service": "dragoman.v1.TranslationService", "method": method}
+                for method in ("Translate", "Score", "ListModels")
+            ],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",
