@@ -1,4 +1,4 @@
-"""A batch job on a real service that is killed and started again meanwhile ends with every row, as if nothing had been."""
+"""A batch job on a real service that is killed and started again ends with every row, as if nothing had been."""
 
 import json
 import os
@@ -65,4 +65,6 @@ def test_a_killed_service_loses_no_row(service: Service, tmp_path: Path):
     alone = subprocess.run([*command[:5], "alone.jsonl", *command[6:]], cwd=tmp_path, env=environment, check=False)
     assert alone.returncode == 0
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
-    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").open()] == list(range(1, NUM_ROWS + 1))
+    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == list(
+        range(1, NUM_ROWS + 1)
+    )
