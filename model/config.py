@@ -125,6 +125,8 @@ class VocabularyConfig:
     """An existing SentencePiece model to use instead of learning one."""
     type: str = "unigram"
     """unigram or bpe."""
+    normalization: str = "nmt_nfkc"
+    """SentencePiece's rule for characters: nmt_nfkc, nmt_nfkc_cf, nfkc, nfkc_cf or identity (change nothing)."""
     character_coverage: float = 0.9998
     """Share of characters that get a piece of their own; the rest is spelled in bytes."""
     max_sentences: int = 500_000
@@ -133,6 +135,10 @@ class VocabularyConfig:
     def __post_init__(self) -> None:
         require(self.size >= 1, f"vocabulary.size ({self.size}) must be >= 1")
         require(self.type in ("unigram", "bpe"), f"vocabulary.type ({self.type}) must be unigram or bpe")
+        rules = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity")
+        require(
+            self.normalization in rules, f"vocabulary.normalization ({self.normalization}) must be {', '.join(rules)}"
+        )
         coverage = self.character_coverage
         require(0 < coverage <= 1, f"vocabulary.character_coverage ({coverage}) must be in (0, 1]")
         require(self.max_sentences >= 1, f"vocabulary.max_sentences ({self.max_sentences}) must be >= 1")
