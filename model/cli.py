@@ -8,11 +8,9 @@ PyTorch is imported when a command runs, not before: `dragoman --help` is quick,
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.config import CorpusConfig, TrainingConfig
 from model.recipe import read_training_config
 from model.sections import TrainingConfigError
 
@@ -33,7 +31,11 @@ def add_train_command(subparsers: Subparsers) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run: corpora, model, optimizer")
     parser.add_argument("--folder", type=Path, help="where checkpoints and logs go, instead of the file's run.folder")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would be done, and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print what would be done, do two steps on made-up text for memory and time, and stop",
+    )
     parser.set_defaults(run=train)
 
 
@@ -53,6 +55,7 @@ def add_average_command(subparsers: Subparsers) -> None:
 def train(options: argparse.Namespace) -> int:
     from model.checkpoint import CheckpointError
     from model.corpus import CorpusError
+    from model.plan import plan
     from model.train import Trainer, TrainingError
 
     try:
@@ -63,7 +66,9 @@ def train(options: argparse.Namespace) -> int:
             for line in plan(config):
                 print(line)
             return EXIT_DONE
-        Trainer(config).train()
+        trainer = Trainer(config)
+        trainer.train()
+        trainer.processes.close()
     except (TrainingConfigError, CorpusError, CheckpointError) as error:
         print(f"dragoman train: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -74,38 +79,6 @@ def train(options: argparse.Namespace) -> int:
         print("dragoman train: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_DONE
-
-
-def plan(config: TrainingConfig) -> Iterator[str]:
-    """What a run would do, a line a fact.
-
-    Raises:
-        CorpusError: a corpus cannot be read.
-    """
-    from model.transformer import Transformer
-
-    model, run, optimizer = config.model, config.run, config.optimizer
-    num_parameters = sum(p.numel() for p in Transformer(model).parameters())
-    yield f"languages   {run.source_language} to {run.target_language}"
-    yield f"parameters  {num_parameters:,}"
-    yield (
-        f"model       {model.num_encoder_layers} + {model.num_decoder_layers} layers, width {model.model_width}, "
-        f"{model.num_heads} heads, feed-forward {model.feed_forward_width}, {model.vocab_size:,} pieces"
-    )
-    yield f"optimizer   {optimizer.name}, {optimizer.schedule}, peak rate {optimizer.peak_learning_rate:g}"
-    yield f"steps       {run.max_steps:,} of at most {run.batch_tokens * run.accumulate:,} tokens a side"
-    yield f"folder      {run.folder}"
-    for part, corpora in (("train", config.train), ("validation", config.validation)):
-        for corpus in corpora:
-            weight = f", weight {corpus.weight:g}" if part == "train" else ""
-            yield f"{part:11} {corpus.name}: {count_pairs(corpus):,} pairs before cleaning{weight}"
-
-
-def count_pairs(corpus: CorpusConfig) -> int:
-    from model.corpus import corpus_files, read_pairs
-
-    corpus_files(corpus)
-    return sum(1 for _ in read_pairs(corpus))
 
 
 def average(options: argparse.Namespace) -> int:

@@ -99,6 +99,11 @@ class CorpusConfig:
     """Pairs whose two sides are equal are dropped, but for the very short."""
     drop_duplicates: bool = True
     """A pair seen before in this corpus is dropped."""
+    source_script: str | None = None
+    """Script of the source by its Unicode name (latin, cyrillic, "cjk hiragana katakana"); pairs whose letters are
+    mostly of another are dropped. Unset: not checked."""
+    target_script: str | None = None
+    """The same for the target."""
     max_pairs: int | None = None
     """Use only the first so many fit pairs."""
 
@@ -220,6 +225,12 @@ class RunConfig:
     """Validated checkpoints kept for averaging, besides the best."""
     patience: int = 0
     """Stop after so many validations without a better loss; 0: never."""
+    initial_checkpoint: str | None = None
+    """Checkpoint whose weights and vocabulary the run begins with: fine-tuning. Unset: random weights."""
+    max_loss: float = 0.0
+    """A step whose mean loss is above this stops the run; 0: twice the loss of a blind guess, 2 ln V."""
+    compile: bool = False
+    """torch.compile the layers; worth it on a GPU, needs a C++ compiler on a CPU."""
     sample_sentences: int = 4
     """Validation sentences translated and shown at each validation: a falling loss alone proves little."""
 
@@ -234,6 +245,7 @@ class RunConfig:
             require(
                 LANGUAGE_CODE.fullmatch(code) is not None, f"run.{name} ({code!r}) must be a BCP-47 code such as en"
             )
+        require(self.max_loss >= 0, f"run.max_loss ({self.max_loss}) must be >= 0")
         require(bool(self.folder), "run.folder must not be empty")
         require(self.device in ("auto", "cpu", "cuda"), f"run.device ({self.device}) must be auto, cpu or cuda")
         require(self.precision in ("bf16", "fp32"), f"run.precision ({self.precision}) must be bf16 or fp32")

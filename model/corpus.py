@@ -8,13 +8,16 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 from model.config import CorpusConfig
+from model.seen_pairs import SeenPairs
 from service.runtime.tokenizer import Tokenizer
 
 PAIRS_PER_BLOCK = 10_000
@@ -105,7 +108,23 @@ def unfit(source: str, target: str, num_source: int, num_target: int, config: Co
         return "length_ratio"
     if config.drop_copies and source == target and num_source > 3:
         return "copy"
+    for text, scripts in ((source, config.source_script), (target, config.target_script)):
+        if scripts is not None and not is_in_script(text, scripts):
+            return "wrong_script"
     return None
+
+
+@lru_cache(maxsize=65_536)
+def script_of(character: str) -> str:
+    """The script of a letter, as its Unicode name begins: latin, cyrillic, greek, cjk, hiragana, arabic ..."""
+    return unicodedata.name(character, "unknown").partition(" ")[0].lower()
+
+
+def is_in_script(text: str, scripts: str) -> bool:
+    """Whether at least half of the letters of ``text`` are of ``scripts``, names with spaces between."""
+    letters = [character for character in text if character.isalpha()]
+    wanted = scripts.split()
+    return 2 * sum(script_of(letter) in wanted for letter in letters) >= len(letters)
 
 
 def pair_key(source: str, target: str) -> int:
@@ -114,26 +133,31 @@ def pair_key(source: str, target: str) -> int:
 
 
 def fit_pairs(
-    pairs: Iterable[tuple[str, str]], config: CorpusConfig, tokenizer: Tokenizer, counts: Counter[str]
+    pairs: Iterable[tuple[str, str]],
+    config: CorpusConfig,
+    tokenizer: Tokenizer,
+    counts: Counter[str],
+    on_drop: Callable[[int, str], object] = lambda line, reason: None,
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Token ids of the pairs that are fit, at most max_pairs of them.
 
     Args:
         counts: grows by what was read, what was kept, and what was dropped for each reason.
+        on_drop: is told the line number, from 1, and the reason of each pair that is dropped.
     """
-    seen: set[int] = set()
+    seen = SeenPairs()
     for sources, targets in in_blocks(pairs, PAIRS_PER_BLOCK):
         encoded = zip(sources, targets, tokenizer.encode(sources), tokenizer.encode(targets), strict=True)
         for source, target, source_ids, target_ids in encoded:
             counts["read"] += 1
             reason = unfit(source, target, len(source_ids), len(target_ids), config)
             if reason is None and config.drop_duplicates:
-                key = pair_key(source, target)
-                reason = "duplicate" if key in seen else None
-                seen.add(key)
+                reason = None if seen.add(pair_key(source, target)) else "duplicate"
             counts[reason or "kept"] += 1
             if reason is None:
                 yield source_ids, target_ids
+            else:
+                on_drop(counts["read"], reason)
             if counts["kept"] == config.max_pairs:
                 return
 

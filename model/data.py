@@ -8,12 +8,14 @@ in what order. A position is (chunk, batch in it), so a run that resumes sees ex
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.permutation import permuted
 from model.token_store import TokenStore
 
 PAIRS_PER_CHUNK = 50_000
@@ -35,11 +37,12 @@ class Batch:
     target_in: Tensor
     target_out: Tensor
     num_target_tokens: int
+    name: str = ""
 
     def to(self, device: torch.device) -> "Batch":
         arrays = (self.source, self.source_lengths, self.target_in, self.target_out)
         source, lengths, target_in, target_out = (array.to(device, non_blocking=True) for array in arrays)
-        return Batch(source, lengths, target_in, target_out, self.num_target_tokens)
+        return Batch(source, lengths, target_in, target_out, self.num_target_tokens, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,10 @@ class SpecialTokens:
 
 
 def make_batch(
-    sources: Sequence[NDArray[np.generic]], targets: Sequence[NDArray[np.generic]], special: SpecialTokens
+    sources: Sequence[NDArray[np.generic]],
+    targets: Sequence[NDArray[np.generic]],
+    special: SpecialTokens,
+    name: str = "",
 ) -> Batch:
     width_in = max(map(len, sources)) + 1
     width_out = max(map(len, targets)) + 1
@@ -73,6 +79,7 @@ def make_batch(
         target_in=torch.from_numpy(target_in),
         target_out=torch.from_numpy(target_out),
         num_target_tokens=sum(len(ids) + 1 for ids in targets),
+        name=name,
     )
 
 
@@ -101,6 +108,8 @@ class BatchStream:
         stores: the corpora.
         weights: how many pairs to take from each, relative to one another.
         max_tokens: padded tokens of a batch on either side.
+        process, num_processes: of every ``num_processes`` batches in a row, this stream makes number ``process``; its
+            position moves over all of them, so it is the same in every process.
     """
 
     def __init__(
@@ -110,7 +119,10 @@ class BatchStream:
         special: SpecialTokens,
         max_tokens: int,
         seed: int,
+        process: int = 0,
+        num_processes: int = 1,
     ) -> None:
+        self.process, self.num_processes = process, num_processes
         self.stores, self.special, self.max_tokens, self.seed = stores, special, max_tokens, seed
         size = min(PAIRS_PER_CHUNK, sum(len(store) for store in stores))
         shares = np.asarray(weights, float) / sum(weights)
@@ -134,10 +146,10 @@ class BatchStream:
         for corpus, (store, count) in enumerate(zip(self.stores, self.pairs_per_chunk, strict=True)):
             first = chunk * int(count)
             for epoch in range(first // len(store), (first + int(count) - 1) // len(store) + 1):
-                order = np.random.default_rng([self.seed, corpus, epoch]).permutation(len(store))
                 begin = max(first - epoch * len(store), 0)
                 end = min(first + int(count) - epoch * len(store), len(store))
-                chosen.extend((corpus, int(pair)) for pair in order[begin:end])
+                order = permuted(np.arange(begin, end), len(store), [self.seed, corpus, epoch])
+                chosen.extend((corpus, pair) for pair in order.tolist())
         return chosen
 
     def batches_of_chunk(self, chunk: int) -> list[list[tuple[int, int]]]:
@@ -147,16 +159,25 @@ class BatchStream:
         order = np.random.default_rng([self.seed, 1 << 20, chunk]).permutation(len(groups))
         return [[pairs[i] for i in groups[g]] for g in order]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def references(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """Name and (corpus, pair) of every batch, for all processes."""
         while True:
             batches = self.batches_of_chunk(self.chunk)
             while self.batch < len(batches):
+                name = f"chunk {self.chunk} batch {self.batch}"
                 pairs = batches[self.batch]
                 self.batch += 1  # before the batch is handed out: the position is that of the next one
-                sources = [self.stores[corpus].source(pair) for corpus, pair in pairs]
-                targets = [self.stores[corpus].target(pair) for corpus, pair in pairs]
-                yield make_batch(sources, targets, self.special)
+                yield name, pairs
             self.chunk, self.batch = self.chunk + 1, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        references = self.references()
+        while True:
+            name, pairs = list(islice(references, self.num_processes))[self.process]
+            sources = [self.stores[corpus].source(pair) for corpus, pair in pairs]
+            targets = [self.stores[corpus].target(pair) for corpus, pair in pairs]
+            corpus, pair = pairs[0]
+            yield make_batch(sources, targets, self.special, f"{name} (corpus {corpus}, pair {pair} and others)")
 
 
 def validation_batches(stores: Sequence[TokenStore], special: SpecialTokens, max_tokens: int) -> Iterator[Batch]:

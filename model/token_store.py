@@ -24,7 +24,8 @@ from model.config import CorpusConfig
 from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs
 from service.runtime.tokenizer import Tokenizer
 
-STORE_VERSION = 1
+STORE_VERSION = 2
+OFFSETS_PER_BLOCK = 1_000_000
 
 
 class TokenStore:
@@ -52,7 +53,14 @@ class TokenStore:
 def fingerprint(config: CorpusConfig, tokenizer: Tokenizer) -> str:
     """Changes when the files (by size and time), the cleaning rules or the vocabulary do: when a store is stale."""
     files = [(name, os.stat(name).st_size, os.stat(name).st_mtime_ns) for name in corpus_files(config)]
-    rules = [config.max_tokens, config.max_length_ratio, config.drop_copies, config.drop_duplicates, config.max_pairs]
+    rules: list[object] = [
+        config.max_tokens,
+        config.max_length_ratio,
+        config.drop_copies,
+        config.drop_duplicates,
+        config.max_pairs,
+    ]
+    rules += [config.source_script, config.target_script]
     text = json.dumps([STORE_VERSION, files, rules, tokenizer.sha256])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -91,18 +99,32 @@ def write_store(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> dic
     with (
         RawArray(folder / "tokens.npy", dtype) as tokens,
         RawArray(folder / "lengths.npy", np.dtype("<i4"), columns=2) as lengths,
+        (folder / "dropped.tsv").open("w") as dropped,
         tqdm(read_pairs(config), desc=f"preparing {config.name}", unit=" pairs", mininterval=1, disable=None) as bar,
     ):
-        for source_ids, target_ids in fit_pairs(bar, config, tokenizer, counts):
+
+        def drop(line: int, reason: str) -> None:
+            dropped.write(f"{line}\t{reason}\n")
+
+        for source_ids, target_ids in fit_pairs(bar, config, tokenizer, counts, drop):
             tokens.append(np.asarray(source_ids + target_ids, dtype))
             lengths.append(np.asarray([len(source_ids), len(target_ids)], "<i4"))
     if counts["kept"] == 0:
         raise CorpusError(f"corpus {config.name!r}: no pair is fit for training: {dict(counts)}")
-    sizes = np.load(folder / "lengths.npy", mmap_mode="r")
-    offsets = np.zeros(sizes.size + 1, np.int64)
-    np.cumsum(sizes.reshape(-1), out=offsets[1:])
-    np.save(folder / "offsets.npy", offsets)
+    write_offsets(folder)
     return dict(counts)
+
+
+def write_offsets(folder: Path) -> None:
+    """offsets.npy of lengths.npy, a block at a time."""
+    sizes = np.load(folder / "lengths.npy", mmap_mode="r").reshape(-1)
+    with RawArray(folder / "offsets.npy", np.dtype("<i8")) as offsets:
+        end = np.zeros(1, "<i8")
+        offsets.append(end)
+        for start in range(0, len(sizes), OFFSETS_PER_BLOCK):
+            ends = np.cumsum(sizes[start : start + OFFSETS_PER_BLOCK], dtype="<i8") + end
+            offsets.append(ends)
+            end = ends[-1:]
 
 
 class RawArray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model.config import CorpusConfig
-from model.corpus import CorpusError, fit_pairs, read_pairs
+from model.corpus import CorpusError, fit_pairs, is_in_script, read_pairs
 from model.token_store import RawArray, TokenStore, prepare
 from service.runtime.tokenizer import Tokenizer
 
@@ -138,3 +138,22 @@ class TestStore:
             array.append(np.array([1, 2], "<i4"))
             array.append(np.array([3, 4, 5, 6], "<i4"))
         assert np.load(tmp_path / "a.npy").tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_pairs_in_another_script_are_dropped_and_named_by_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    pairs = ["7 0\tsept zero", "1 2\tодин два", "9\t", "3 a\ttrois a", "7 0\tsept zero", "4 5\tquatre и"]
+    (tmp_path / "mixed.tsv").write_text("\n".join(pairs) + "\n", encoding="utf-8")
+    config = CorpusConfig(
+        name="mixed", tsv=str(tmp_path / "mixed.tsv"), source_script="latin", target_script="latin", max_length_ratio=50
+    )
+    store = prepare(config, tokenizer, tmp_path / "store")
+    dropped = (tmp_path / "store" / "dropped.tsv").read_text()
+    assert dropped == "2\twrong_script\n3\tempty\n5\tduplicate\n"
+    kept = tokenizer.decode([store.target(i).tolist() for i in range(len(store))])
+    assert kept == ["sept zero", "trois a", "quatre и"], "the order of the pairs is that of the file"
+
+
+def test_several_scripts_are_one_wish() -> None:
+    assert is_in_script("東京タワーです", "cjk hiragana katakana")
+    assert not is_in_script("東京タワーです", "hiragana")
+    assert is_in_script("12:30 !", "greek"), "text without letters has no script"

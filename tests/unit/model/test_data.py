@@ -104,6 +104,18 @@ def test_resume_from_any_position_gives_the_same_batches(small_store: TokenStore
         assert all(same(next(resumed), batch) for batch in seen[number:])
 
 
+def test_processes_share_the_batches(small_store: TokenStore) -> None:
+    """Two processes make together what one makes, in turn, and stand at the same place."""
+    alone = BatchStream([small_store], [1.0], SPECIAL, 150, seed=5)
+    shares = [BatchStream([small_store], [1.0], SPECIAL, 150, seed=5, process=n, num_processes=2) for n in (0, 1)]
+    whole, first, second = iter(alone), iter(shares[0]), iter(shares[1])
+    for _ in range(20):  # more than one chunk
+        assert same(next(first), next(whole))
+        assert same(next(second), next(whole))
+        assert shares[0].position() == shares[1].position() == alone.position()
+    assert alone.position()["chunk"] >= 1
+
+
 def test_another_seed_gives_another_order(small_store: TokenStore) -> None:
     one, other = (BatchStream([small_store], [1.0], SPECIAL, 150, seed=seed).pairs_of_chunk(0) for seed in (1, 2))
     assert one != other

@@ -65,7 +65,7 @@ def test_good(tmp_path: Path) -> None:
         ("model_width = 64", "max_positions = 90", r"corpus 'a': max_tokens \(100\) and an end token must fit"),
         ('folder = "run"', "", r"run\.folder is missing"),
         ('folder = "run"', 'folder = "run"\nseed = -1', r"run\.seed \(-1\) must be >= 0"),
-        ('folder = "run"', 'folder = "run"\ncompile = true', r"run\.compile is unknown"),
+        ('folder = "run"', 'folder = "run"\nfuse = true', r"run\.fuse is unknown"),
         ('source_language = "en"', 'source_language = "../en"', r"run\.source_language .* must be a BCP-47 code"),
         ("size = 500", "size = 500\nmax_sentences = 0", r"vocabulary\.max_sentences \(0\) must be >= 1"),
         ("[vocabulary]", "[vocabulary]\ntype = 'word'", r"vocabulary\.type \(word\) must be unigram or bpe"),

@@ -177,3 +177,45 @@ def test_device() -> None:
     assert choose_device("auto").type == "cpu"
     with pytest.raises(TrainingConfigError, match=r"run\.device is cuda, but"):
         choose_device("cuda")
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_checkpoint(training_config: TrainingConfig, tmp_path: Path) -> None:
+    first = Trainer(training_config)
+    first.train()
+    tuned = Trainer(
+        with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder / "best"))
+    )
+    assert tuned.step == 0
+    assert same_weights(tuned.model.state_dict(), first.model.state_dict())
+    assert tuned.tokenizer.sha256 == first.tokenizer.sha256
+    tuned.train()
+    assert not same_weights(tuned.model.state_dict(), first.model.state_dict())
+    again = Trainer(tuned.config)
+    assert again.step == 6, "a run that has begun goes on from its own checkpoints"
+
+
+def test_fine_tuning_of_another_model_is_refused(training_config: TrainingConfig, tmp_path: Path) -> None:
+    first = Trainer(training_config)
+    first.save(first.folder / "latest")
+    config = with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder / "latest"))
+    with pytest.raises(TrainingConfigError, match=r"another model: num_heads \(2, now 4\); copy its \[model\] table"):
+        Trainer(replace(config, model=replace(config.model, num_heads=4)))
+
+
+def test_exploding_loss_stops_and_names_the_batch(training_config: TrainingConfig) -> None:
+    trainer = Trainer(with_run(training_config, max_loss=50.0, accumulate=1))
+    with torch.no_grad():
+        trainer.model.source_embedding.weight *= 100
+    expected = r"step 1: loss \d+\.\d+ .* have exploded \(run\.max_loss 50\.00\); .*: chunk 0 batch 0 \(corpus 0, pair"
+    with pytest.raises(TrainingError, match=expected):
+        trainer.train()
+
+
+def test_dropout_is_that_of_the_step_whatever_happened_before(training_config: TrainingConfig, tmp_path: Path) -> None:
+    config = replace(training_config, model=replace(training_config.model, dropout=0.5))
+    one, other = Trainer(config), Trainer(with_run(config, folder=str(tmp_path / "other")))
+    torch.rand(100)
+    batches = [next(iter(one.stream))]
+    assert one.update(batches) == other.update(batches)
+    first = one.update(batches)
+    assert first != one.update(batches)
