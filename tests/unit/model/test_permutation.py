@@ -20,7 +20,7 @@ def test_parts_are_parts_of_the_whole() -> None:
 
 
 def test_neighbours_are_scattered() -> None:
-    """Neighbours in a random order of 0 to n - 1 are (n + 1) / 3 apart on average; in a shift or a stride they are not."""
+    """Neighbours in a random order of 0 to n - 1 are (n + 1) / 3 apart on average; in a shift or stride not so."""
     order = permuted(np.arange(30_000), 30_000, [1])
     assert np.abs(np.diff(order)).mean() == pytest.approx(10_000, rel=0.02)
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.03
