@@ -40,6 +40,9 @@ LATER_COMMANDS = {
     "import-marian": LaterCommand(
         "export.huggingface.cli", "add_import_command", "export", "make a bundle of an OPUS-MT or M2M-100 checkpoint"
     ),
+    "align": LaterCommand(
+        "export.align", "add_align_command", "export", "show what each word of a translation looked at"
+    ),
     "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
 }
 

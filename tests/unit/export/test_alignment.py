@@ -1,0 +1,72 @@
+"""Pieces to words, attention to links, pictures that are pictures."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.align import align
+from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_of
+from service.cli import main
+from service.errors import InputError
+from service.runtime.bundle import Bundle
+
+SHIPPED = Path(__file__).parents[3] / "service" / "models" / "en-fr"
+
+
+@pytest.fixture
+def crossed() -> Alignment:
+    return Alignment(("red", "<b>house"), ("maison", "rouge"), np.array([[0.2, 0.7], [0.9, 0.05]]))
+
+
+def test_pieces_to_words() -> None:
+    assert words_of(["\u2581a", "\u2581b", "c"]) == (("a", "bc"), [0, 1, 1])
+    assert words_of(["x", "y", "\u2581", "z"]) == (("xy", "z"), [0, 0, 1, 1])
+
+
+def test_a_words_attention_is_its_pieces() -> None:
+    attention = np.array([[0.5, 0.2, 0.2, 0.1], [0.1, 0.4, 0.4, 0.1], [0.3, 0.3, 0.2, 0.2], [0.0, 0.0, 0.0, 1.0]])
+    found = align_words(["\u2581a", "\u2581b", "c"], ["\u2581d", "\u2581e", "f"], attention)
+    assert found.source == ("a", "bc")
+    assert found.target == ("d", "ef")
+    assert found.weights == pytest.approx(np.array([[0.5, 0.4], [0.2, 0.65]]))
+
+
+def test_pharaoh_is_source_then_target(crossed: Alignment) -> None:
+    assert pharaoh(crossed) == "1-0 0-1"
+
+
+def test_page_is_whole_and_escaped(crossed: Alignment) -> None:
+    page = as_html(crossed)
+    assert "&lt;b&gt;house" in page
+    assert "<b>" not in page
+    assert not re.search(r"https?:|src=|@import", page)
+    assert page.count('<td style="background') == 4
+    assert ">0.90<" in page
+
+
+def test_picture(crossed: Alignment, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the picture needs matplotlib (extra bench)")
+    draw(crossed, tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_aligned_by_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "map.html"
+    words = "Tom saw Mary in Boston .", "Tom a vu Mary à Boston ."
+    assert main(["align", str(SHIPPED), words[0], "--translation", words[1], "--html", str(page)]) == 0
+    links = set(capsys.readouterr().out.split())
+    assert {"0-0", "2-3", "4-5"} <= links
+    assert "Boston" in page.read_text(encoding="utf-8")
+
+
+def test_own_translation_and_refusals() -> None:
+    bundle = Bundle.open(SHIPPED)
+    found = align(bundle, "Thank you.", None, None)
+    assert found.weights.shape == (len(found.target), 2)
+    assert (found.weights.sum(axis=1) <= 1.0001).all()
+    with pytest.raises(InputError, match="the text has 1 tokens"):
+        align(bundle, " ", None, None)
+    with pytest.raises(InputError, match="no graphs of fp64; it has"):
+        align(bundle, "Thank you.", None, "fp64")
