@@ -171,6 +171,14 @@ def test_a_gpu_replica_has_one_gpu_and_uses_it():
     assert load_config(CONFIG, environment(built_one("overlays/gpu", "Deployment")), {}).device == "cuda"
 
 
+def test_with_tls_the_probes_ask_over_http():
+    """kubelet's gRPC probes speak no TLS; tests/unit/test_metrics_server.py holds the pages."""
+    server = container(built_one("overlays/production", "Deployment"))
+    pages = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    ready, alive = {"port": "metrics", "path": "/readyz"}, {"port": "metrics", "path": "/livez"}
+    assert pages == {"startup": ready, "readiness": ready, "liveness": alive}
+
+
 def test_settings_are_known():
     assert tomllib.loads(CONFIG.read_text()).keys() <= ServiceConfig.__dataclass_fields__.keys()
 
