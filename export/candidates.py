@@ -27,9 +27,9 @@ def block_size(vocab_size: int) -> int:
 def best_candidates(graph: GraphBuilder, numbers: str, count: str, vocab_size: int) -> tuple[str, str]:
     """The ``count`` (1,) largest of each row of ``numbers`` (R, V), largest first: numbers and ids, (R, C) each.
 
-    Of equal numbers the one with the smaller id comes first.
+    Of equal numbers the one with the smaller id comes first. ``vocab_size`` 0: without blocks.
     """
-    size = block_size(vocab_size)
+    size = block_size(vocab_size) if vocab_size else 0
     if not size:
         values, ids = graph.ops("TopK", numbers, count, num_outputs=2, axis=-1)
         return values, ids

@@ -12,7 +12,7 @@ from pathlib import Path
 from export.graph_runner import GraphRunner
 from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
-from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
+from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
 from model.corpus import open_text
 from service.errors import BundleError
@@ -33,7 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--precision",
         action="append",
         choices=list(PRECISIONS),
-        help="graphs to make; may be given several times (default: all)",
+        help=f"graphs to make; may be given several times (default: {' and '.join(DEFAULT_PRECISIONS)})",
     )
     export.add_argument("--max-source-tokens", type=int, default=256, help="longest sentence taken (default: 256)")
     export.add_argument("--max-target-tokens", type=int, default=384, help="longest translation made (default: 384)")
@@ -85,7 +85,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         options = ExportOptions(
             name=arguments.name or f"{description.source_language}-{description.target_language}",
             version=arguments.model_version,
-            precisions=tuple(arguments.precision or PRECISIONS),
+            precisions=tuple(arguments.precision or DEFAULT_PRECISIONS),
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
             calibration_texts=tuple(read_sample(arguments.calibration, CALIBRATION_LINES)),

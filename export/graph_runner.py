@@ -7,6 +7,7 @@ cannot hide one here.
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -39,6 +40,8 @@ class GraphRunner:
         self.shape, self.start = shape, start
         self.root, self.graphs = root, graphs
         self.load = lru_cache(maxsize=2)(load)
+        is_half = self.encoder.get_outputs()[0].type == "tensor(float16)"
+        self.dtype: type[np.floating[Any]] = np.float16 if is_half else np.float32  # of the caches
 
     @property
     def encoder(self) -> ort.InferenceSession:
@@ -65,7 +68,7 @@ class GraphRunner:
     def empty(self, rows: int, capacity: int) -> Cache:
         shape = (rows, self.shape.num_heads, capacity, self.shape.head_width)
         layers = range(self.shape.num_decoder_layers)
-        return {f"self_{part}_{i}": np.zeros(shape, np.float32) for part in ("key", "value") for i in layers}
+        return {f"self_{part}_{i}": np.zeros(shape, self.dtype) for part in ("key", "value") for i in layers}
 
     def step(
         self,
@@ -95,7 +98,7 @@ class GraphRunner:
             "num_candidates": np.array([num_candidates], np.int64),
             "self_capacity": np.array(cache["self_key_0"].shape[2], np.int32),
             "cross_capacity": np.array(cross["cross_key_0"].shape[2], np.int32),
-            "no_keys": np.zeros((num_sentences, 0, self.shape.model_width), np.float32),
+            "no_keys": np.zeros((num_sentences, 0, self.shape.model_width), self.dtype),
             **cache,
             **cross,
         }

@@ -76,7 +76,7 @@ def encode(layers: Layers, source: str, lengths: str) -> Encoded:
     shape = graph.op("Shape", source)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
     is_token = source_places(graph, lengths, length)
-    mask, packing = source_mask(graph, is_token), Packing(graph, is_token)
+    mask, packing = layers.narrow(source_mask(graph, is_token)), Packing(graph, is_token)
     ids = packing.pack(graph.reshape(source, [-1]))
     x = layers.embed(ids, graph.op("Mod", packing.places, length), "source")
     for i in range(layers.config.num_encoder_layers):
@@ -118,8 +118,8 @@ def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onn
     kv_shape: Shape = ["B", config.num_heads, "S", config.model_width // config.num_heads]
     for i in range(config.num_decoder_layers):
         key, value = cross_keys_values(layers, encoded, i)
-        graph.output(key, f"cross_key_{i}", np.float32, kv_shape)
-        graph.output(value, f"cross_value_{i}", np.float32, kv_shape)
+        graph.output(key, f"cross_key_{i}", layers.dtype, kv_shape)
+        graph.output(value, f"cross_value_{i}", layers.dtype, kv_shape)
     return graph.model()
 
 
@@ -145,15 +145,15 @@ class DecoderStep:
         self.num_candidates = graph.input("num_candidates", np.int64, [1])
         self.self_capacity = graph.input("self_capacity", np.int32, [])
         self.cross_capacity = graph.input("cross_capacity", np.int32, [])
-        self.no_keys = graph.input("no_keys", np.float32, ["N", 0, self.config.model_width])
+        self.no_keys = graph.input("no_keys", self.layers.dtype, ["N", 0, self.config.model_width])
 
     def attend(
         self, query: str, key: str, value: str, past: str, lengths: str, capacity: str, groups: int
     ) -> list[str]:
         """GroupQueryAttention over the buffers called ``past``; they leave the graph as what they came in as."""
         shape = ["R" if past.startswith("self") else "N", self.config.num_heads, "C_" + past[:5], self.head_width]
-        past_key = self.graph.input(past.format("key"), np.float32, shape)
-        past_value = self.graph.input(past.format("value"), np.float32, shape)
+        past_key = self.graph.input(past.format("key"), self.layers.dtype, shape)
+        past_value = self.graph.input(past.format("value"), self.layers.dtype, shape)
         present = [f"present_{past_key}", f"present_{past_value}"]
         results = self.graph.ops(
             "GroupQueryAttention",
@@ -165,7 +165,7 @@ class DecoderStep:
             kv_num_heads=self.config.num_heads,
         )
         for name in present:
-            self.graph.output(name, name, np.float32, shape)
+            self.graph.output(name, name, self.layers.dtype, shape)
         return results
 
     def self_attention(self, x: str, layer: int) -> str:
@@ -207,7 +207,8 @@ class DecoderStep:
             x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
         logits = layers.logits(layers.final_norm(x, "decoder"))
         log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
-        values, ids = best_candidates(graph, log_probabilities, self.num_candidates, self.config.vocab_size)
+        vocab_size = self.config.vocab_size if layers.matrices.candidate_blocks else 0
+        values, ids = best_candidates(graph, log_probabilities, self.num_candidates, vocab_size)
         graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
         graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
         return graph.model()
@@ -225,7 +226,7 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     graph.shared.clear()  # from here on rows are target positions
     shape = graph.op("Shape", target_in)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
-    causal = causal_mask(graph, length)
+    causal = layers.narrow(causal_mask(graph, length))
     x = embed_sequence(layers, target_in, length, "target")
     attention = ""
     for i, (key, value) in enumerate(crossed):
@@ -242,5 +243,5 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     picked = graph.op("GatherElements", graph.op("LogSoftmax", logits, axis=-1), chosen, axis=1)
     graph.output(graph.op("Reshape", picked, shape), "log_probabilities", np.float32, ["B", "T"])
     alignment = graph.op("ReduceMean", attention, graph.constant([1], np.int64), keepdims=0)
-    graph.output(alignment, "alignment", np.float32, ["B", "T", "S"])
+    graph.output(layers.widen(alignment), "alignment", np.float32, ["B", "T", "S"])
     return graph.model()

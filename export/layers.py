@@ -1,4 +1,4 @@
-"""The Transformer's parts as ONNX operators, in float32 or int8.
+"""The Transformer's parts as ONNX operators, in float32, int8 or float16.
 
 Knows: operators and which of them are fast and exact on ONNX Runtime. Does not know: the order of the parts
 (graphs.py). Dimension key: model/transformer.py. Here R is the number of rows of a decoder step.
@@ -9,10 +9,11 @@ does not matter.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from export.calibrate import OUTPUT, InputScale
 from export.graph_builder import CONTRIB, GraphBuilder
@@ -24,6 +25,11 @@ SMALLEST_SCALE = 1e-12  # an all-zero column of a matrix would divide by zero
 
 class Matrices(Protocol):
     """How a precision stores and multiplies matrices."""
+
+    dtype: type[np.floating[Any]]
+    """What states between the products, and caches, are numbers of."""
+    candidate_blocks: bool
+    """Whether the best candidates are found faster block by block (candidates.py)."""
 
     def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
         """x (N, K) times ``weight`` (K, M_out), plus bias: (N, M_out)."""
@@ -40,6 +46,9 @@ class Matrices(Protocol):
 
 class Plain:
     """What most precisions have in common."""
+
+    dtype: type[np.floating[Any]] = np.float32
+    candidate_blocks = True
 
     def clips_negative(self, name: str) -> bool:
         return False
@@ -58,6 +67,27 @@ class Float32(Plain):
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         columns = graph.op("Transpose", graph.weight(f"{name}.weight", table), perm=[1, 0])
         return graph.op("MatMul", x, columns)
+
+
+class Float16(Float32):
+    """Half the bytes, for CUDA. Sums inside a product, a norm or a softmax are float32 in its kernels anyway.
+
+    The logits are a float32 product: rounded to 16 bits, of two tokens that are nearly equal either could win. What
+    they are made of has 11 significant bits, which TF32 units multiply exactly, so the product costs no more time.
+    """
+
+    dtype = np.float16
+    # TopK reads its count on the host; there it may come from the caller, but not from a node that CUDA runs.
+    candidate_blocks = False
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+        if name == OUTPUT:
+            return super().linear(graph, graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias, name)
+        half = None if bias is None else bias.astype(np.float16)
+        return super().linear(graph, x, weight.astype(np.float16), half, name)
+
+    def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
+        return super().transposed(graph, graph.op("Cast", x, to=TensorProto.FLOAT), table, name)
 
 
 class PerRowInt8(Plain):
@@ -141,6 +171,7 @@ class Layers:
         self, graph: GraphBuilder, config: ModelConfig, state: Mapping[str, Array], matrices: Matrices
     ) -> None:
         self.graph, self.config, self.state, self.matrices = graph, config, state, matrices
+        self.dtype = matrices.dtype
 
     def linear(self, x: str, *names: str) -> str:
         """One product for one or several linear layers that read the same input, side by side: (N, sum of widths)."""
@@ -154,8 +185,8 @@ class Layers:
         return self.graph.ops("Split", x, sizes, num_outputs=parts, axis=1)
 
     def norm(self, x: str, name: str) -> str:
-        scale = self.graph.weight(f"{name}.weight", self.state[f"{name}.weight"])
-        bias = self.graph.weight(f"{name}.bias", self.state[f"{name}.bias"])
+        scale = self.graph.weight(f"{name}.weight", self.state[f"{name}.weight"].astype(self.dtype))
+        bias = self.graph.weight(f"{name}.bias", self.state[f"{name}.bias"].astype(self.dtype))
         return self.graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.config.norm_epsilon)
 
     def enter(self, x: str, name: str) -> str:
@@ -175,7 +206,15 @@ class Layers:
         if self.config.scale_embeddings:
             vectors = self.graph.op("Mul", vectors, self.graph.constant(self.config.model_width**0.5, np.float32))
         table = self.graph.weight("positions", self.state["positions"])
-        return self.graph.op("Add", vectors, self.graph.op("Gather", table, positions))
+        return self.narrow(self.graph.op("Add", vectors, self.graph.op("Gather", table, positions)))
+
+    def narrow(self, x: str) -> str:
+        """float32 numbers as numbers of ``dtype``."""
+        return x if self.dtype == np.float32 else self.graph.op("Cast", x, to=TensorProto.FLOAT16)
+
+    def widen(self, x: str) -> str:
+        """Numbers of ``dtype`` as float32."""
+        return x if self.dtype == np.float32 else self.graph.op("Cast", x, to=TensorProto.FLOAT)
 
     def logits(self, states: str) -> str:
         if f"{OUTPUT}.weight" in self.state:
@@ -214,7 +253,7 @@ class Layers:
         Padding adds exact zeros to every sum, so results do not depend on how far a batch is padded.
         """
         width = self.config.model_width // self.config.num_heads
-        query = self.graph.op("Mul", query, self.graph.constant(width**-0.5, np.float32))
+        query = self.graph.op("Mul", query, self.graph.constant(width**-0.5, self.dtype))
         scores = self.graph.op("Add", self.graph.op("MatMul", query, key), mask)
         weights = self.graph.op("Softmax", scores, axis=-1)
         context = self.graph.op("Transpose", self.graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])

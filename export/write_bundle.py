@@ -13,11 +13,12 @@ from typing import Any
 import onnx
 import torch
 
+from export.cache_graphs import move_graph, store_graph
 from export.calibrate import equalize, record
 from export.golden import golden_translations
 from export.graph_runner import GraphRunner
 from export.graphs import DecoderStep, encoder_graph, score_graph
-from export.layers import Array, Float32, Matrices, PerRowInt8, StaticInt8
+from export.layers import Array, Float16, Float32, Matrices, PerRowInt8, StaticInt8
 from export.verify import Report, verify
 from export.weights_file import WeightsFile
 from model.checkpoint import Description
@@ -26,9 +27,12 @@ from service.decoding.options import MAX_BEAMS
 from service.runtime.bundle import MANIFEST, Decoding, Graphs, Language, Manifest, Shape, manifest_json, sha256_of
 from service.runtime.tokenizer import Tokenizer
 
-PRECISIONS = ("cpu-int8", "cpu-fp32")
+PRECISIONS = ("cpu-int8", "cpu-fp32", "cuda-fp16")
+DEFAULT_PRECISIONS = ("cpu-int8", "cpu-fp32")
 # Decoder graphs are made for these many beams; a sentence uses the narrowest that fits.
 BEAM_WIDTHS = (1, 2, 4, 6, 8, MAX_BEAMS)
+# Fewer where each graph holds its own copy of the weights in the device's memory.
+CUDA_BEAM_WIDTHS = (1, 4, MAX_BEAMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class ExportOptions:
     """What ListModels and metrics call the model."""
     version: str
     """Which of several versions of that model this is."""
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = DEFAULT_PRECISIONS
     """Some of PRECISIONS."""
     max_source_tokens: int = 256
     """Longest sentence taken, end token counted; the service splits longer ones."""
@@ -91,6 +95,8 @@ def prepare(
     state = state_arrays(model)
     if precision == "cpu-fp32":
         return state, Float32()
+    if precision == "cuda-fp16":
+        return state, Float16()
     source, target = options.languages
     encoded = tokenizer.encode(options.calibration_texts)
     sources = [[*target.prefix, *source.prefix, *ids, tokenizer.end] for ids in encoded if ids]
@@ -111,8 +117,13 @@ def write_graphs(
     weights = WeightsFile("weights.bin")
     parts = (model.config, state)
     graphs = {"encoder": encoder_graph(parts, matrices, weights), "score": score_graph(parts, matrices, weights)}
-    for beams in BEAM_WIDTHS:
+    on_device = precision.startswith("cuda")
+    widths = CUDA_BEAM_WIDTHS if on_device else BEAM_WIDTHS
+    for beams in widths:
         graphs[f"decoder-{beams}"] = DecoderStep(parts, matrices, weights, beams).build()
+    if on_device:
+        graphs["move"] = move_graph(matrices.dtype)
+        graphs["store"] = store_graph(matrices.dtype, model.config.num_decoder_layers)
     weights.write(target)
     for name, graph in graphs.items():
         path = target / f"{name}.onnx"
@@ -120,9 +131,11 @@ def write_graphs(
         onnx.checker.check_model(str(path))
     return Graphs(
         encoder=f"{precision}/encoder.onnx",
-        decoder={beams: f"{precision}/decoder-{beams}.onnx" for beams in BEAM_WIDTHS},
+        decoder={beams: f"{precision}/decoder-{beams}.onnx" for beams in widths},
         score=f"{precision}/score.onnx",
         weights=f"{precision}/weights.bin",
+        move=f"{precision}/move.onnx" if on_device else "",
+        store=f"{precision}/store.onnx" if on_device else "",
     )
 
 

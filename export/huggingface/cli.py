@@ -10,7 +10,7 @@ from export.cli import CALIBRATION_LINES, EXIT_BAD_BUNDLE, EXIT_FAILED, complain
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import Checkpoint, read_checkpoint
 from export.verify import VerificationError
-from export.write_bundle import PRECISIONS, ExportError, ExportOptions, write_bundle
+from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import Description
 
 GOLDEN_LINES = 24  # tried, until four of them are clear
@@ -56,7 +56,7 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
     return ExportOptions(
         name=arguments.name or f"{sources[0].code if len(sources) == 1 else 'mul'}-{targets_name}",
         version=arguments.model_version,
-        precisions=tuple(arguments.precision or PRECISIONS),
+        precisions=tuple(arguments.precision or DEFAULT_PRECISIONS),
         max_source_tokens=arguments.max_source_tokens or limit,
         max_target_tokens=arguments.max_target_tokens or checkpoint.decoding.max_length or limit,
         calibration_texts=tuple(texts),

@@ -32,12 +32,21 @@ class Graphs:
 
     Attributes:
         decoder: by the most beams a sentence may have in that graph. weights: the tensors all of them share.
+        move, store: how a cache in device memory is changed in place; empty for a precision of the CPU.
     """
 
     encoder: str
     decoder: Mapping[int, str]
     score: str
     weights: str
+    move: str = ""
+    store: str = ""
+
+    @property
+    def files(self) -> set[str]:
+        """All of them."""
+        named = {self.encoder, self.score, self.weights, self.move, self.store, *self.decoder.values()}
+        return named - {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +272,7 @@ def read_manifest(root: Path) -> Manifest:
     manifest, files = parse_manifest(text, str(path))
     used = set(manifest.vocabulary_files)
     for graphs in manifest.precisions.values():
-        used |= {graphs.encoder, graphs.score, graphs.weights, *graphs.decoder.values()}
+        used |= graphs.files
     for name in sorted(used - files.keys()):
         raise BundleError(f"{path} uses {name!r} but does not list it under 'files'")
     for name, (size, digest) in files.items():
