@@ -53,7 +53,11 @@ class ServiceConfig:
     models_poll_s: float = _setting(2.0, "seconds between two looks at the models' folder; 0: only at SIGHUP")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 picks a free one and prints it")
     metrics_listen: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /livez and /readyz over HTTP; empty: off")
-    device: str = _setting("cpu", "where models run: cpu or cuda")
+    device: str = _setting(
+        "cpu", "where models run: cpu, cuda, or auto: a GPU where there is one that can be used, else the CPU"
+    )
+    device_memory_share: float = _setting(0.9, "how much of a GPU's free memory may be used, 0.01 to 1")
+    record_steps: bool = _setting(True, "whether a GPU's steps are recorded as CUDA graphs and replayed")
     precision: str = _setting("auto", "arithmetic: auto, fp32, int8 or fp16; auto: the fastest the bundle has")
     num_workers: int = _setting(0, "engine threads per model, 0 to 256; 0: chosen from the CPUs of this process")
     threads_per_worker: int = _setting(0, "threads inside one step, 0 to 256; 0: CPUs of this process / workers")

@@ -35,6 +35,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._make_transport_metrics()
         self._make_engine_metrics()
+        self._make_device_metrics()
         self._make_process_metrics()
 
     def _make_transport_metrics(self) -> None:
@@ -93,6 +94,20 @@ class Metrics:
         self.repetition = counter("dragoman_repetition_total", "Sentences stopped for repeating themselves.")
         self.rejected = counter("dragoman_rejected_total", "Requests not taken, by reason.", "reason")
         self.cancelled = counter("dragoman_cancelled_total", "Sentences given up, by stage.", "stage")
+
+    def _make_device_metrics(self) -> None:
+        registry = self.registry
+        self.device_step = Histogram(
+            "dragoman_device_step_seconds", "One decoder step on a GPU, by the rows it was padded to.", ["rows"],
+            buckets=_STEP_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.device_replays = Counter(
+            "dragoman_device_replays_total", "Decoder steps that were recorded CUDA graphs.", registry=registry
+        )
+        self.device_bytes = Gauge(
+            "dragoman_device_memory_bytes", "Memory of the GPU: planned for the model, used once it was warm.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
 
     def _make_process_metrics(self) -> None:
         self._model_load = Gauge(
@@ -213,6 +228,16 @@ class EngineMetrics:
         self._metrics.batch_rows.observe(num_rows)
         self._metrics.padding.observe(padding_ratio)
         self._metrics.decoder_step.observe(duration_s)
+
+    def bucket(self, num_rows: int, was_replayed: bool, duration_s: float) -> None:
+        """``num_rows`` is one of the fixed numbers that steps are padded to."""
+        self._metrics.device_step.labels(str(num_rows)).observe(duration_s)
+        if was_replayed:
+            self._metrics.device_replays.inc()
+
+    def device_bytes(self, planned: int, used: int) -> None:
+        self._set("planned", self._metrics.device_bytes.labels("planned"), planned)
+        self._set("used", self._metrics.device_bytes.labels("used"), used)
 
     def active_rows(self, num_rows: int) -> None:
         self._set("rows", self._metrics.active_rows, num_rows)

@@ -14,10 +14,12 @@ from service.engine.request import Priority, Sentence
 from service.engine.request_queue import RequestQueue
 from service.engine.settings import EngineSettings
 from service.engine.worker import Worker
-from service.errors import Draining, EngineFailure
+from service.errors import ConfigurationError, DragomanError, Draining, EngineFailure
+from service.runtime.backend import Backend
 from service.runtime.bundle import Bundle, Manifest
 from service.runtime.cpus import usable_cpus
-from service.runtime.kv_cache import KVCache
+from service.runtime.device_memory import Device
+from service.runtime.device_session import DeviceSessions
 from service.runtime.session import Sessions
 from service.runtime.tokenizer import Tokenizer
 
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 def num_workers(settings: EngineSettings) -> int:
-    """One one-thread worker per usable CPU does most work a second (CONTRIBUTING.md, decision log)."""
+    """One one-thread worker per usable CPU does most work a second (CONTRIBUTING.md, decision log); a GPU needs one."""
+    if settings.device != "cpu":
+        return 1
     return settings.num_workers or max(1, usable_cpus() // max(settings.threads_per_worker, 1))
 
 
@@ -45,13 +49,14 @@ class Engine:
     """Translates sentences (token ids) with continuous batching.
 
     Attributes:
+        max_rows: of each worker; a device's memory may hold fewer than the settings ask for.
         failure: what ended a worker, or None. An engine that failed answers everything with EngineFailure and never
             recovers: the process is meant to end and be started again.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Backend,
         manifest: Manifest,
         tokenizer: Tokenizer,
         settings: EngineSettings,
@@ -61,15 +66,17 @@ class Engine:
         self.queue = RequestQueue(
             settings.max_queue_sentences, settings.max_queue_tokens, count, observer, settings.max_delay_s
         )
+        self.sessions, self.observer = sessions, observer
         self.failure: BaseException | None = None
         self.failed = threading.Event()
-        limits = (settings.max_rows, settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
+        limits = (settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
         special = (tokenizer.start, tokenizer.end)
         rules = rules_of(manifest, tokenizer.end)
         self.workers = [
-            Worker(number, sessions, KVCache(manifest.shape, *limits), self.queue, special, observer, rules)
+            Worker(number, sessions, sessions.make_cache(*limits), self.queue, special, observer, rules)
             for number in range(count)
         ]
+        self.max_rows = self.workers[0].cache.max_rows
         observer.workers(count)
         observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))
         self.threads = [
@@ -81,13 +88,30 @@ class Engine:
     def load(
         cls, bundle: Bundle, precision: str, tokenizer: Tokenizer, settings: EngineSettings, observer: EngineObserver
     ) -> "Engine":
-        """Raises BundleError where a graph cannot be loaded."""
-        sessions = Sessions(bundle, precision, threads_per_worker(settings))
+        """Raises BundleError where a graph cannot be loaded, ConfigurationError where the device cannot run it."""
+        sessions: Backend
+        if settings.device == "cpu":
+            sessions = Sessions(bundle, precision, threads_per_worker(settings))
+        else:
+            device = Device(settings.device, records=settings.record_steps)
+            sessions = DeviceSessions(bundle, precision, device, settings.device_memory_share)
         return cls(sessions, bundle.manifest, tokenizer, settings, observer)
 
     def start(self) -> None:
+        """Returns when every worker is ready to work.
+
+        Raises:
+            ConfigurationError: one cannot work on its device.
+        """
         for thread in self.threads:
             thread.start()
+        for worker in self.workers:
+            worker.is_warm.wait()
+        if isinstance(self.failure, DragomanError):
+            raise self.failure
+        if self.failure is not None:
+            raise ConfigurationError(f"the model does not run on this device: {self.failure}") from self.failure
+        self.observer.device_bytes(*self.sessions.device_bytes)
 
     def run(self, worker: Worker) -> None:
         try:
@@ -95,6 +119,7 @@ class Engine:
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)
             self.failure = error
+            worker.is_warm.set()
             worker.abandon(EngineFailure)
             for sentence in self.queue.close():
                 worker.answer(sentence, EngineFailure(), "error")

@@ -29,6 +29,12 @@ class EngineObserver(Protocol):
     def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None:
         """One decoder step; padding_ratio is the share of computed rows nobody needed, 0 to 1."""
 
+    def bucket(self, num_rows: int, was_replayed: bool, duration_s: float) -> None:
+        """That step was padded to num_rows; was_replayed: the device had it recorded."""
+
+    def device_bytes(self, planned: int, used: int) -> None:
+        """Bytes of the device's memory that the model may come to use, and those in use once it was warm."""
+
     def active_rows(self, num_rows: int) -> None:
         """Rows that belong to a sentence now."""
 
@@ -74,6 +80,10 @@ class SilentObserver:
     def first_token(self, delay_s: float) -> None: ...
 
     def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None: ...
+
+    def bucket(self, num_rows: int, was_replayed: bool, duration_s: float) -> None: ...
+
+    def device_bytes(self, planned: int, used: int) -> None: ...
 
     def active_rows(self, num_rows: int) -> None: ...
 

@@ -18,6 +18,7 @@ from service.engine.given_pairs import GivenPair, OnPair
 from service.engine.languages import LanguageChoice, choose_languages
 from service.engine.observer import EngineObserver, SilentObserver, SubmissionWatch
 from service.engine.pending_text import OnText, PendingText
+from service.engine.placement import choose_precision, settle_device
 from service.engine.request import ModelInfo, Priority, Sentence, TextAnswer, TextResult
 from service.engine.scorer import Scorer
 from service.engine.scoring import Pair
@@ -27,21 +28,6 @@ from service.runtime.bundle import Bundle, Golden
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.score_session import ScoreSession
 from service.text.splitter import TextSplitter
-
-PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16",)}
-
-
-def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
-    """The bundle's name of the precision to run, such as ``cpu-int8``. Raises BundleError where it has none."""
-    if settings.precision != "auto":
-        name = f"{settings.device}-{settings.precision}"
-        bundle.graphs(name)
-        return name
-    for precision in PREFERENCE[settings.device]:
-        if (name := f"{settings.device}-{precision}") in bundle.manifest.precisions:
-            return name
-    have = ", ".join(bundle.manifest.precisions)
-    raise BundleError(f"{bundle.root} has nothing for device {settings.device!r}; it has {have}")
 
 
 class Ticket:
@@ -65,17 +51,18 @@ class Translator:
 
     def __init__(self, bundle: Bundle, settings: EngineSettings, observer: EngineObserver) -> None:
         manifest = bundle.manifest
+        settings = settle_device(bundle, settings)
         precision = choose_precision(bundle, settings)
         self.tokenizer = tokenizer_of(bundle)
         self.manifest, self.info = manifest, ModelInfo.of(manifest, precision, settings.device)
         self.settings = settings
-        self.max_beams = min(settings.max_rows, max(bundle.graphs(precision).decoder))
         self.splitters: dict[str, TextSplitter] = {}
         score_graph = bundle.path(bundle.graphs(precision).score)
         with ThreadPoolExecutor(1) as loader:  # beside the engine's graphs: a third of the time of loading less
             session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
             self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
         self.scorer = Scorer(session.result(), settings)
+        self.max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
 
     @classmethod
     def load(
@@ -91,9 +78,9 @@ class Translator:
             translator = cls(opened, settings or EngineSettings(), observer or SilentObserver())
         finally:
             opened.close()
-        translator.engine.start()
         translator.scorer.start()
         try:
+            translator.engine.start()
             translator.replay(opened.manifest.golden, str(bundle))
         except BaseException:
             translator.close()

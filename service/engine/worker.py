@@ -4,6 +4,7 @@ Knows: the order of a step. Does not know: why a sentence is next (scheduler), h
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,8 +21,8 @@ from service.engine.request_queue import RequestQueue
 from service.engine.running_batch import Active, Group, RunningBatch
 from service.engine.scheduler import group_by_length, is_over
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, RequestError
-from service.runtime.kv_cache import KVCache
-from service.runtime.session import Sessions, StepBinding, StepInputs
+from service.runtime.backend import Backend, Cache, Step
+from service.runtime.session import StepInputs
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Worker:
     def __init__(
         self,
         number: int,
-        sessions: Sessions,
-        cache: KVCache,
+        sessions: Backend,
+        cache: Cache,
         queue: RequestQueue,
         special: tuple[int, int],
         observer: EngineObserver,
@@ -50,14 +51,17 @@ class Worker:
         self.rules = rules  # None: any token may stand anywhere
         self.batch = RunningBatch(cache.max_rows)
         self.tokens = np.zeros(cache.max_rows, np.int64)
-        self.bindings: dict[int, StepBinding] = {}
+        self.bindings: dict[int, Step] = {}
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
         self.entering: list[Sentence] = []  # taken from the queue; only while they are encoded and given rows
+        self.is_warm = threading.Event()
         self.turn_at: float | None = None  # when the present turn began; None: it waits for work. Read by the watchdog
 
     def run(self) -> None:
         """Works until the queue is closed; then answers what is left with Draining."""
+        self.sessions.warm_up(self.cache)
+        self.is_warm.set()
         while not self.queue.closed:
             self.turn_at = time.monotonic()
             if not self.turn():
@@ -175,7 +179,7 @@ class Worker:
         decoder = self.sessions.decoder_for(max(batch.groups))
         binding = self.bindings.get(decoder.num_beams)
         if binding is None:
-            binding = self.bindings[decoder.num_beams] = StepBinding(decoder, self.cache)
+            binding = self.bindings[decoder.num_beams] = self.sessions.bind_step(decoder, self.cache)
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
@@ -192,7 +196,9 @@ class Worker:
                 lengths = (search.lengths, search.max_lengths)
                 ids, log_probabilities = self.rules.apply(ids, log_probabilities, *lengths, first)
             self.postprocess(beams, group, search.advance(ids, log_probabilities))
-        self.report_step(started, num_rows, 1 - num_rows / (num_sentences * decoder.num_beams))
+        self.report_step(started, num_rows, 1 - num_rows / (binding.bucket or num_sentences * decoder.num_beams))
+        if binding.bucket:
+            self.observer.bucket(binding.bucket, binding.was_replayed, time.monotonic() - started)
 
     def num_candidates(self) -> int:
         """How many candidates of a row this step needs."""

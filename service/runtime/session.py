@@ -108,6 +108,8 @@ class StepBinding:
     What does not change between steps of the same number of rows and sentences is bound once.
     """
 
+    bucket, was_replayed = 0, False  # the CPU computes the rows there are
+
     def __init__(self, decoder: DecoderSession, cache: KVCache) -> None:
         self.decoder, self.cache = decoder, cache
         self.binding = decoder.session.io_binding()
@@ -176,6 +178,7 @@ class Sessions:
     def __init__(self, bundle: Bundle, precision: str, num_threads: int) -> None:
         graphs, shape = bundle.graphs(precision), bundle.manifest.shape
         self.shape = shape
+        self.device_bytes = (0, 0)
         self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads)
         self.decoders = {
             beams: DecoderSession(bundle.path(path), shape, beams, num_threads)
@@ -188,3 +191,13 @@ class Sessions:
             if beams >= num_beams:
                 return decoder
         raise RuntimeError(f"no decoder graph for {num_beams} beams was loaded. This is a bug.")
+
+    def make_cache(self, max_rows: int, max_source_tokens: int, max_target_tokens: int) -> KVCache:
+        """A cache for one worker; there may be as many sentences as rows."""
+        return KVCache(self.shape, max_rows, max_rows, max_source_tokens, max_target_tokens)
+
+    def bind_step(self, decoder: DecoderSession, cache: KVCache) -> StepBinding:
+        return StepBinding(decoder, cache)
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Nothing to do: memory is taken as it is needed, up to a limit that is known."""
