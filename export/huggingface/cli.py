@@ -39,7 +39,7 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         )  # fmt: skip
     parser.add_argument(
         "--precision", action="append", choices=list(PRECISIONS),
-        help="graphs to make; may be given several times (default: all)",
+        help="graphs to make; may be given several times (default: cpu-int8 and cpu-fp32)",
     )  # fmt: skip
     parser.add_argument(
         "--calibration", type=Path, action="append", default=[], metavar="FILE",
