@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.derive import derive_cuda
 from export.graph_runner import GraphRunner
 from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
@@ -57,11 +58,19 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     layout.add_argument("checkpoint", type=Path, help="a folder that dragoman train or dragoman average wrote")
     layout.add_argument("folder", type=Path, help="what to write; replaced if this command wrote it before")
     layout.set_defaults(run=run_export_transformers)
+    add_derive_command(commands)
     check = commands.add_parser("verify", help="check a bundle's files, and its graphs against the checkpoint")
     check.add_argument("bundle", type=Path)
     check.add_argument("--checkpoint", type=Path, help="the PyTorch model the bundle was made of")
     check.add_argument("--text", type=Path, help="also search for translations of this file's lines, both ways")
     check.set_defaults(run=run_verify)
+
+
+def add_derive_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    derive = commands.add_parser("derive-cuda", help="add graphs for CUDA to a bundle, made of its int8 weights")
+    derive.add_argument("bundle", type=Path, help="a bundle with cpu-int8 graphs, such as the shipped one")
+    derive.add_argument("folder", type=Path, help="the bundle to write: the same with cuda-fp16 graphs beside them")
+    derive.set_defaults(run=run_derive)
 
 
 def complain(message: str, code: int) -> int:
@@ -111,6 +120,17 @@ def run_export_transformers(arguments: argparse.Namespace) -> int:
     except ExportError as error:
         return complain(str(error), EXIT_FAILED)
     except (CheckpointError, OSError) as error:
+        return complain(str(error), EXIT_BAD_BUNDLE)
+    print(f"wrote {arguments.folder}")
+    return 0
+
+
+def run_derive(arguments: argparse.Namespace) -> int:
+    try:
+        derive_cuda(arguments.bundle, arguments.folder)
+    except ExportError as error:
+        return complain(str(error), EXIT_FAILED)
+    except (BundleError, OSError) as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
     print(f"wrote {arguments.folder}")
     return 0

@@ -43,6 +43,9 @@ LATER_COMMANDS = {
     "align": LaterCommand(
         "export.align", "add_align_command", "export", "show what each word of a translation looked at"
     ),
+    "derive-cuda": LaterCommand(
+        "export.cli", "add_commands", "export", "add graphs for CUDA to a bundle, made of its int8 weights"
+    ),
     "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
 }
 

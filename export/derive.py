@@ -1,0 +1,132 @@
+"""The float16 graphs for CUDA, made of a bundle's int8 weights: for a machine with a GPU and no checkpoint.
+
+Knows: how weights are named in a bundle's graphs, and what of the model's configuration shows there. Does not know: how
+graphs are made (write_bundle.py). The numbers are those of the int8 graphs without the rounding of their inputs, so
+translations are nearer to the checkpoint's than the int8 graphs' are.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from export.graph_runner import GraphRunner
+from export.layers import Array, Float16
+from export.write_bundle import ExportError, whole_or_nothing, write_graphs, write_manifest
+from model.config import ModelConfig
+from service.runtime.bundle import Bundle, Manifest
+
+SOURCE, TARGET = "cpu-int8", "cuda-fp16"
+# The int8 graphs differ from float32 by 0.03 to 0.08 on average (verify.py); any structural mistake by several.
+MEAN_TOLERANCE = 0.5
+
+
+def bundle_weights(bundle: Bundle, precision: str) -> tuple[dict[str, Array], list[onnx.NodeProto]]:
+    """All tensors of a precision by name, and the nodes of its score graph, which uses all of them but positions."""
+    graphs = bundle.graphs(precision)
+    model = onnx.load(str(bundle.path(graphs.score)))
+    tensors = {tensor.name: np.asarray(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+    return tensors, list(model.graph.node)
+
+
+def state_of(tensors: dict[str, Array]) -> dict[str, Array]:
+    """float32 weights under PyTorch's names; matrices that were multiplied side by side are apart again."""
+    state: dict[str, Array] = {}
+    for name, values in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        if name.startswith("const_") or kind == "scale":
+            continue
+        if kind == "int8":
+            scales = np.asarray(tensors[f"{stem}.scale"], np.float32)
+            if stem.endswith("_embedding"):
+                state[f"{stem}.weight"] = values.astype(np.float32) * scales[:, None]
+                continue
+            values, kind = (values.astype(np.float32) * scales).T, "weight"
+        parts = stem.split("+") if stem else [stem]
+        for part, piece in zip(parts, np.split(values, len(parts), axis=0), strict=True):
+            state[f"{part}.{kind}" if part else name] = np.ascontiguousarray(piece)
+    state.setdefault("target_embedding.weight", state["source_embedding.weight"])
+    return state
+
+
+def config_of(manifest: Manifest, state: dict[str, Array], nodes: list[onnx.NodeProto]) -> ModelConfig:
+    """What of the configuration the graphs depend on."""
+    kinds = {node.op_type for node in nodes}
+    epsilon = next(
+        onnx.helper.get_node_attr_value(node, "epsilon") for node in nodes if node.op_type == "LayerNormalization"
+    )
+    shape, width = manifest.shape, manifest.shape.model_width
+    vocab_sizes = [len(state[f"{side}_embedding.weight"]) for side in ("source", "target")]
+    is_tied = state["source_embedding.weight"] is state["target_embedding.weight"]
+    return ModelConfig(
+        vocab_size=shape.vocab_size,
+        model_width=width,
+        num_heads=shape.num_heads,
+        feed_forward_width=len(state["decoder.0.feed_forward.inner.bias"]),
+        num_encoder_layers=shape.num_encoder_layers,
+        num_decoder_layers=shape.num_decoder_layers,
+        # The int8 product clips what a ReLU would, so that one may not be there; the others always are.
+        activation="gelu" if "Gelu" in kinds else "silu" if "Sigmoid" in kinds else "relu",
+        norm="pre" if "decoder_norm.weight" in state else "post",
+        norm_epsilon=float(epsilon),
+        max_positions=len(state["positions"]),
+        scale_embeddings=scales_embeddings(nodes, width),
+        tie_embeddings=is_tied,
+        output_bias="output_bias" in state,
+        source_vocab_size=0 if is_tied or vocab_sizes[0] == vocab_sizes[1] else vocab_sizes[0],
+    )
+
+
+def scales_embeddings(nodes: list[onnx.NodeProto], width: int) -> bool:
+    """Whether anything is multiplied by sqrt(M), as nothing else than embeddings is."""
+    root = f"const_float32__{np.float32(width**0.5).tobytes().hex()}"
+    return any(node.op_type == "Mul" and root in node.input for node in nodes)
+
+
+class NamedWeights:
+    """What write_graphs needs of a model: its configuration."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+
+
+def derive_cuda(source: Path, folder: Path) -> Manifest:
+    """Writes a bundle like ``source`` with graphs for CUDA beside its own; ``folder`` appears whole or not at all.
+
+    Raises:
+        BundleError: ``source`` is no whole bundle, or has no int8 graphs. ExportError: ``folder`` is something else.
+    """
+    bundle = Bundle.open(source)
+    if folder.exists():
+        raise ExportError(f"{folder} exists; choose another place or remove it")
+    tensors, nodes = bundle_weights(bundle, SOURCE)
+    state = state_of(tensors)
+    model: Any = NamedWeights(config_of(bundle.manifest, state, nodes))
+    with whole_or_nothing(folder) as partial:
+        shutil.copytree(bundle.root, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TARGET))
+        graphs = write_graphs(model, state, Float16(), partial, TARGET)
+        check(bundle, GraphRunner(partial, graphs, bundle.manifest.shape, start=0))
+        precisions = {**bundle.manifest.precisions, TARGET: graphs}
+        manifest = replace(bundle.manifest, precisions=precisions)
+        write_manifest(partial, manifest)
+    bundle.close()
+    return manifest
+
+
+def check(bundle: Bundle, derived: GraphRunner) -> None:
+    """The derived graphs say nearly what the int8 graphs say, for token ids as good as any."""
+    runner = GraphRunner(bundle.root, bundle.graphs(SOURCE), bundle.manifest.shape, start=0)
+    rng = np.random.default_rng(3)
+    sources = [rng.integers(0, derived.shape.vocab_size, n).tolist() for n in (3, 9, 17)]
+    targets = [rng.integers(0, derived.shape.vocab_size, n).tolist() for n in (5, 11, 8)]
+    gaps = []
+    pairs = zip(derived.score(sources, targets)[0], runner.score(sources, targets)[0], targets, strict=True)
+    for found, wanted, target in pairs:
+        gaps.append(np.abs(np.asarray(found, float) - np.asarray(wanted, float))[: len(target)])
+    mean = float(np.concatenate(gaps).mean())
+    if not mean <= MEAN_TOLERANCE:
+        raise ExportError(f"the derived graphs differ from the int8 graphs by {mean:.2g} on average. This is a bug.")

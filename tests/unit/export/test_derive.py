@@ -1,0 +1,73 @@
+"""Graphs for CUDA from int8 weights: the model's shape is read off the graphs, its weights are the rounded ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.cli import run_derive
+from export.derive import SOURCE, bundle_weights, config_of, derive_cuda, state_of
+from export.write_bundle import ExportError, state_arrays
+from model.transformer import Transformer
+from service.cli import build_parser
+from service.runtime.bundle import Bundle
+from tests.conftest import random_model, sentences
+
+SHAPES = [
+    {"norm": "pre", "activation": "relu", "tie_embeddings": False},
+    {"norm": "post", "activation": "silu", "scale_embeddings": False, "output_bias": False, "num_encoder_layers": 1},
+    {"norm": "pre", "activation": "gelu", "norm_epsilon": 1e-6, "num_decoder_layers": 1},
+]
+
+
+def int8_bundle(make_bundle: Callable[..., Path], model: Transformer, folder: Path, texts: tuple[str, ...]) -> Path:
+    return make_bundle(model, folder, precisions=(SOURCE,), calibration_texts=texts)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape['norm']}-{shape['activation']}")
+def test_the_shape_and_the_weights_are_read_back(
+    shape: dict[str, object], make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = random_model(**shape)
+    bundle = Bundle.open(int8_bundle(make_bundle, model, tmp_path / "int8", ()))
+    tensors, nodes = bundle_weights(bundle, SOURCE)
+    state = state_of(tensors)
+    found, wanted = config_of(bundle.manifest, state, nodes), model.config
+    seen = ("feed_forward_width", "activation", "norm", "scale_embeddings", "tie_embeddings", "output_bias")
+    assert {name: getattr(found, name) for name in seen} == {name: getattr(wanted, name) for name in seen}
+    assert (found.max_positions, found.norm_epsilon) == (wanted.max_positions, pytest.approx(wanted.norm_epsilon))
+    for name, values in state_arrays(model).items():
+        step = np.abs(values).max() / 127
+        assert np.abs(np.asarray(state[name], np.float32) - values).max() <= step * 0.51, name
+
+
+def test_calibrated_weights_become_graphs_for_cuda_beside_their_own(
+    make_bundle: Callable[..., Path], random_transformer: Transformer, tmp_path: Path
+) -> None:
+    source = int8_bundle(make_bundle, random_transformer, tmp_path / "int8", tuple(sentences(40)))
+    arguments = build_parser("derive-cuda").parse_args(["derive-cuda", str(source), str(tmp_path / "both")])
+    assert arguments.run is run_derive
+    assert arguments.run(arguments) == 0
+    bundle = Bundle.open(tmp_path / "both")
+    assert list(bundle.manifest.precisions) == [SOURCE, "cuda-fp16"]
+    assert arguments.run(arguments) == 1  # it is there already
+    with pytest.raises(ExportError, match="exists"):
+        derive_cuda(source, tmp_path / "both")
+
+
+def test_weights_that_are_not_the_models_are_found(
+    make_bundle: Callable[..., Path], random_transformer: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = int8_bundle(make_bundle, random_transformer, tmp_path / "int8", tuple(sentences(40)))
+
+    def swapped(tensors: object) -> dict[str, object]:
+        state = dict(state_of(tensors))  # type: ignore[arg-type]
+        key, value = "decoder.0.self_attention.key.weight", "decoder.0.self_attention.value.weight"
+        state[key], state[value] = state[value], state[key]
+        return state  # type: ignore[return-value]
+
+    monkeypatch.setattr("export.derive.state_of", swapped)
+    with pytest.raises(ExportError, match="This is a bug"):
+        derive_cuda(source, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
