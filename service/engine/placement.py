@@ -26,7 +26,8 @@ def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
         if (name := f"{settings.device}-{precision}") in bundle.manifest.precisions:
             return name
     have = ", ".join(bundle.manifest.precisions)
-    raise BundleError(f"{bundle.root} has nothing for device {settings.device!r}; it has {have}")
+    hint = "; `dragoman derive-cuda` makes graphs for CUDA of int8 weights" if settings.device == "cuda" else ""
+    raise BundleError(f"{bundle.root} has nothing for device {settings.device!r}; it has {have}{hint}")
 
 
 def settle_device(bundle: Bundle, settings: EngineSettings) -> EngineSettings:

@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 
 from service.engine import placement
-from service.engine.placement import settle_device
+from service.engine.placement import choose_precision, settle_device
 from service.engine.settings import EngineSettings
-from service.errors import ConfigurationError
+from service.errors import BundleError, ConfigurationError
 from service.runtime import gpu
 from service.runtime.bundle import Bundle
 
@@ -114,6 +114,13 @@ def test_auto_chooses_and_says_what_it_chose(
     assert settle_device(bundle, settings).device == "cuda"
     monkeypatch.setattr(placement, "missing", lambda: ["libcuda.so.1 (the NVIDIA driver)"])
     assert settle_device(bundle, settings).device == "cpu"
+
+
+def test_a_bundle_without_graphs_for_cuda_says_how_to_get_them(nonsense_bundle: Path) -> None:
+    with pytest.raises(
+        BundleError, match="nothing for device 'cuda'; it has cpu-int8, cpu-fp32; `dragoman derive-cuda`"
+    ):
+        choose_precision(Bundle.open(nonsense_bundle), EngineSettings(device="cuda"))
 
 
 def test_a_gpu_has_one_worker() -> None:
