@@ -113,11 +113,12 @@ class EmbeddedEngine:
 
 def model_of(bundle: Path, settings: EngineSettings, source: str | None, target: str) -> dict[str, Any]:
     """What EmbeddedEngine.model would be, without loading it. Raises as EmbeddedEngine does."""
-    from service.engine.translator import choose_precision
+    from service.engine.placement import choose_precision, settle_device
 
     opened = Bundle.open(bundle)
     try:
-        info = ModelInfo.of(opened.manifest, choose_precision(opened, settings), settings.device)
+        settled = settle_device(opened, settings)
+        info = ModelInfo.of(opened.manifest, choose_precision(opened, settled), settled.device)
     finally:
         opened.close()
     return _described(info, bundle, _chosen_languages(info, bundle, source, target))
