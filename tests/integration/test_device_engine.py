@@ -16,7 +16,7 @@ from service.engine import engine, placement
 from service.engine.request import TextAnswer, TextResult, Timings
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, EngineFailure
 from service.runtime.device_memory import Device
 from service.runtime.device_session import DeviceSessions, DeviceStep
 from tests.conftest import sentences
@@ -148,3 +148,16 @@ def test_what_the_device_cannot_do_is_said_at_the_start(
     monkeypatch.setattr(DeviceStep, "run", fail)
     with pytest.raises(ConfigurationError, match="does not run on this device: CUDA failure 2"):
         Translator.load(twin_bundle, EngineSettings(device="cuda", max_rows=16))
+
+
+def test_a_device_error_while_serving_ends_the_engine(on_device: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+
+    monkeypatch.setattr(DeviceStep, "run", fail)
+    with pytest.raises(EngineFailure) as raised:
+        on_device.translate(TEXTS[:3])
+    assert "CUDA" not in str(raised.value)  # clients are told no detail
+    assert on_device.engine.failed.wait(10)
+    with pytest.raises(EngineFailure):
+        on_device.translate(TEXTS[:1])
