@@ -22,7 +22,7 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak lint type format proto contract train bench gpu-check clean \
+.PHONY: help demo test faults soak lint type format proto contract train bench gpu-check audit clean \
 	image image-cuda image-base image-test rules
 
 help:  ## this list
@@ -60,7 +60,6 @@ contract: build/node.stamp .venv/dev.stamp  ## the contract: style, nothing brok
 	build/node/node_modules/.bin/buf breaking --against proto/released.binpb
 	$(BIN)/python -m pytest tests/unit/test_contract.py tests/integration/test_node_client.py
 
-.PHONY: audit
 audit: build/audit/stamp  ## known vulnerabilities of the pinned packages; fails too where the registry cannot say
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement deploy/constraints.txt
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.client import Client, ServiceError
+from service.commands.connection_flags import read_connection, refuse_connection_flags
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import only_source
 from service.commands.stop_signals import stopped_by_signals
@@ -221,6 +222,7 @@ def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: 
         if options.engine != EMBEDDED:
             wrong_usage(options, f"--engine {options.engine} is for models of its own, not for --target")
         return Pipeline(source, _remote_engine(options, decoding), OutcomeCache())
+    refuse_connection_flags(options)
     from service.app import bundle_paths
 
     [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
@@ -239,7 +241,7 @@ def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: 
 def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> TextEngine:
     if options.precision != "auto" or options.device != "cpu":
         wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
-    client = Client(options.target)
+    client = Client(read_connection(options, options.target))
     try:
         source = options.source or only_source(client, options.to)
         return RemoteEngine(client, source, options.to, decoding, options.streams, options.patience_s)
