@@ -38,7 +38,9 @@ class RequestQueue:
         self.active_rows = [0] * num_workers
         self.max_rows = 0  # of all workers; not known before the first of them asked
         self.open_sentences = 0
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)  # for those who wait until all is answered
+        self.idle: list[threading.Condition] = []  # workers that wait, the one idle for the shortest time last
         self.draining = self.closed = False
         self.swept_at = time.monotonic()
 
@@ -60,7 +62,7 @@ class RequestQueue:
             self.count(sentences, 1)
             self.load.submitted(sentences, now)
             self.open_sentences += len(sentences)
-            self.changed.notify_all()
+            self.wake(len(sentences))
 
     def check(self, priority: Priority, deadline: float | None, num_sentences: int = 1, num_tokens: int = 1) -> None:
         """Whether so much would be taken now; callers ask before they split a text, which costs more than to refuse it.
@@ -138,8 +140,18 @@ class RequestQueue:
     def wait(self, timeout_s: float) -> None:
         """Returns when something waits, when the queue is closed, or after the timeout."""
         with self.changed:
-            if not len(self.waiting) and not self.closed:
-                self.changed.wait(timeout_s)
+            if len(self.waiting) or self.closed:
+                return
+            me = threading.Condition(self.lock)
+            self.idle.append(me)
+            me.wait(timeout_s)
+            if me in self.idle:
+                self.idle.remove(me)
+
+    def wake(self, most: int) -> None:
+        """Wakes up to ``most`` idle workers, those first that worked last: their core's cache holds what they need."""
+        for _ in range(min(most, len(self.idle))):
+            self.idle.pop().notify()
 
     def answered(self, sentence: Sentence, was_done: bool) -> None:
         """A sentence taken from here was answered; ``was_done``: with a translation, not with an error."""
@@ -167,5 +179,6 @@ class RequestQueue:
                 line.clear()
             self.load.taken(left)
             self.count(left, -1)
+            self.wake(len(self.idle))
             self.changed.notify_all()
             return left
