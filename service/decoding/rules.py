@@ -42,13 +42,10 @@ class DecodingRules:
         """
         if self.banned:
             ids, log_probabilities = self.without_banned(ids, log_probabilities)
-        for n, tokens in enumerate(first):
-            length = int(lengths[n])
-            token = tokens[length] if length < len(tokens) else None
-            if self.force_end and length + 1 == max_lengths[n]:
-                token = self.end
-            if token is not None:
-                only(token, ids[n], log_probabilities[n])
+        at_limit = lengths + 1 == max_lengths if self.force_end else np.zeros(len(lengths), bool)
+        beginning = lengths < np.fromiter(map(len, first), np.int32, len(first))
+        for n in np.flatnonzero(at_limit | beginning).tolist():
+            only(self.end if at_limit[n] else first[n][lengths[n]], ids[n], log_probabilities[n])
         return ids, log_probabilities
 
     def without_banned(

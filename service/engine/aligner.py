@@ -4,11 +4,11 @@ Knows: the scorer, and where sentences stand in their texts. Does not know: how 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from service.engine.gathering import Gathering
 from service.engine.pending_text import PendingText
 from service.engine.request import AlignmentLink, Sentence, SentenceResult, TextAnswer, TextResult
 from service.engine.scorer import Scorer
@@ -32,9 +32,7 @@ class TextAlignment:
     ) -> None:
         self.text, self.sentences, self.num_prefix = text, sentences, num_prefix
         self.tokenizer, self.scorer = tokenizer, scorer
-        self.answers: list[ScoredAnswer | None] = [None] * len(sentences)
-        self.missing = len(sentences)
-        self.lock = threading.Lock()
+        self.gathering = Gathering[ScoredAnswer](len(sentences), self.complete)
 
     def start(self, result: TextResult, on_text: Callable[[TextAnswer], None]) -> None:
         """Calls ``on_text`` exactly once, now or from the scorer's thread; never raises."""
@@ -51,7 +49,7 @@ class TextAlignment:
                 deadline=sentence.deadline,
                 cancelled=sentence.cancelled,
                 target=ids,
-                on_scored=self.receiver(place),
+                on_scored=self.gathering.receiver(place),
             )
             for place, (sentence, ids) in enumerate(zip(self.sentences, self.ids, strict=True))
         ]
@@ -59,17 +57,6 @@ class TextAlignment:
             self.scorer.submit(pairs)
         except RequestError as error:
             on_text(error)
-
-    def receiver(self, place: int) -> Callable[[ScoredAnswer], None]:
-        def receive(answer: ScoredAnswer) -> None:
-            with self.lock:
-                self.answers[place] = answer
-                self.missing -= 1
-                complete = self.missing == 0
-            if complete:
-                self.complete()
-
-        return receive
 
     def complete(self) -> None:
         answer: TextAnswer
@@ -83,7 +70,7 @@ class TextAlignment:
     def aligned(self) -> TextAnswer:
         split, found = self.text.split, list[AlignmentLink]()
         starts = split.starts(self.tokenizer.decode(self.ids))
-        for answer, sentence, ids, start in zip(self.answers, split.sentences, self.ids, starts, strict=True):
+        for answer, sentence, ids, start in zip(self.gathering.answers, split.sentences, self.ids, starts, strict=True):
             if answer is None or isinstance(answer, RequestError):
                 return answer or EngineFailure()
             source_spans: list[Span] = [(0, 0)] * self.num_prefix + self.tokenizer.spans(sentence)

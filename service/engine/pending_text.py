@@ -4,11 +4,11 @@ Knows: how sentences' hypotheses become a text's translations. Does not know: wh
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from service.decoding.options import DecodeOptions
+from service.engine.gathering import Gathering
 from service.engine.observer import SubmissionWatch
 from service.engine.request import (
     Alternative,
@@ -54,22 +54,21 @@ class PendingText:
         self.prepare_s = 0.0
         self.align: Align | None = None
         self.num_source_tokens = 0
-        self.answers: list[SentenceAnswer | None] = [None] * len(split.sentences)
-        self.missing = len(self.answers)
-        self.lock = threading.Lock()
+        self.gathering = Gathering[SentenceAnswer](len(split.sentences), self.complete)
+
+    @property
+    def answers(self) -> list[SentenceAnswer | None]:
+        return self.gathering.answers
 
     def receiver(self, place: int) -> Callable[[SentenceAnswer], None]:
-        def receive(answer: SentenceAnswer) -> None:
+        receive = self.gathering.receiver(place)
+
+        def watched(answer: SentenceAnswer) -> None:
             if self.watch and isinstance(answer, SentenceResult):
                 self.watch.decoded(answer.timings)
-            with self.lock:
-                self.answers[place] = answer
-                self.missing -= 1
-                complete = self.missing == 0
-            if complete:
-                self.complete()
+            receive(answer)
 
-        return receive
+        return watched
 
     def complete(self) -> None:
         """Gives the text its one answer, whatever goes wrong on the way."""
