@@ -1,9 +1,10 @@
 """A load test through real gRPC: how many requests a second are answered in time?
 
 Sentences arrive one by one at seeded random times (a Poisson process), at rising rates, until the objective is missed
-twice in a row; then at twice the best rate, which no machine should be asked to carry. The same for the service, for
-our engine behind a static batching front, and for CTranslate2 behind the same front; goodput is the calls a second
-answered within the objective, and the best rate is the highest where 99 of 100 calls were.
+twice in a row; then at twice the best rate, which no machine should be asked to carry: there the service refuses what
+it could not answer in time, as its operator told it to. The same for our engine behind a static batching front, and for
+CTranslate2 behind the same front. Goodput is the calls a second answered within the objective, and the best rate is the
+highest where 99 of 100 calls were.
 
 On more than two cores the last core is the client's. On one or two the client shares them, at a higher priority where
 the system allows it, so that it sends in time; "late" says how well it did.
@@ -33,8 +34,9 @@ MAX_MISSES = 2
 NUM_TEXTS = 500  # different ones; each call takes any
 RECORDED = (
     *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "duration_s"),
-    *("window_ms", "max_batch", "lanes"),
+    *("max_delay_ms", "window_ms", "max_batch", "lanes"),
 )
+DELAY_SHARE = 0.7  # of the objective: an answer that is expected later would come too late
 PRIORITY = 5  # of the client over the server, as nice counts it
 COLUMNS = {
     "system": "system",
@@ -43,6 +45,7 @@ COLUMNS = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
     "errors": "errors",
+    "refused_p99_ms": "refused within, p99 ms",
     "late_p99_ms": "client late, p99 ms",
 }
 SUMMARY = {
@@ -72,6 +75,7 @@ def command_of(system: str, artifacts: Artifacts, address: str, given: argparse.
     if system == "dragoman":
         command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts.bundle)]
         command += ["--no-stop-repetition", "--metrics-listen", ""]
+        command += ["--max-delay-s", str((given.max_delay_ms or DELAY_SHARE * given.objective_ms) / 1000)]
         return [*command, "--listen", address, "--precision", given.precision]
     engine = system.split()[1]
     model = artifacts.bundle if engine == "dragoman" else artifacts.ctranslate2
@@ -114,7 +118,6 @@ def server(system: str, artifacts: Artifacts, given: argparse.Namespace, cores: 
 
 
 def row_of(system: str, outcome: Outcome, objective_s: float) -> dict[str, Any]:
-    late = sorted(outcome.late_s)
     return {
         "system": system,
         "rate": outcome.rate,
@@ -124,8 +127,13 @@ def row_of(system: str, outcome: Outcome, objective_s: float) -> dict[str, Any]:
         "p99_ms": finite(outcome.percentile_s(0.99) * 1000),
         "errors": sum(outcome.errors.values()),
         "errors_by_code": outcome.errors,
-        "late_p99_ms": late[int(0.99 * len(late))] * 1000 if late else 0.0,
+        "refused_p99_ms": p99_ms(outcome.refusals_s),
+        "late_p99_ms": p99_ms(outcome.late_s),
     }
+
+
+def p99_ms(times_s: list[float]) -> float | str:
+    return sorted(times_s)[int(0.99 * len(times_s))] * 1000 if times_s else ""
 
 
 def finite(value: float) -> float | str:
@@ -207,6 +215,9 @@ def options() -> argparse.ArgumentParser:
     arguments.add_argument("--max-rate", type=float, default=2000.0)
     arguments.add_argument("--duration-s", type=float, default=15.0, help="of each rate")
     arguments.add_argument("--warm-up-s", type=float, default=5.0)
+    arguments.add_argument(
+        "--max-delay-ms", type=float, default=0.0, help="past it Dragoman refuses; 0: 0.7 of the objective"
+    )
     arguments.add_argument("--window-ms", type=float, default=10.0, help="the static fronts' window")
     arguments.add_argument("--max-batch", type=int, default=32, help="the static fronts' largest batch")
     arguments.add_argument("--lanes", type=int, default=0, help="the static fronts' batches at a time; 0: one a core")

@@ -20,12 +20,14 @@ from service.pb import translation_pb2_grpc as pb_grpc
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one phase. latencies_s: of answered calls, from the intended send time."""
+    """What became of one phase. latencies_s: of answered calls, refusals_s: of those refused because of too much load;
+    both from the intended send time."""
 
     rate: float
     duration_s: float
     num_sent: int = 0
     latencies_s: list[float] = field(default_factory=list)
+    refusals_s: list[float] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
     late_s: list[float] = field(default_factory=list)
 
@@ -82,6 +84,8 @@ class OpenLoop:
         try:
             await self.stubs[number % len(self.stubs)].Translate(request, timeout=self.timeout_s)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                outcome.refusals_s.append(time.perf_counter() - intended)
             name = error.code().name
             outcome.errors[name] = outcome.errors.get(name, 0) + 1
         else:

@@ -42,9 +42,8 @@ class Submitter:
         deadline: float | None,
     ) -> Ticket:
         """As Translator.submit. Cancelled while a thread still submits, it cancels what comes of that."""
-
+        translator.engine.check(settings.priority, deadline)  # a refusal waits for no thread
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
-
         follower = Follower(TokenHold(share.get(), len(texts)), call_trace.get())
 
         def on_answer(index: int, answer: TextAnswer) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,19 @@ def test_which_cpus_saturate(
     monkeypatch.setattr(cpus, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     assert cpus.saturates_int8() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no priority of a single thread")
+def test_a_thread_that_steps_aside_leaves_the_others_where_they_were() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    found = []
+
+    def work() -> None:
+        cpus.step_aside()
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [min(before + 1, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
