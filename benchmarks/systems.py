@@ -3,19 +3,19 @@
 Knows: each system's options, and those that make them do equal work. Does not know: clocks.
 
 All have the same weights and vocabulary, the same beam width, length penalty 1 and the same limit of target tokens. All
-take text and give text. Beam search ends a sentence
-
-- in Dragoman and in Transformers (``early_stopping=False``) when no live hypothesis can still beat the worst of K
-  finished ones;
-- in CTranslate2 (``patience=1``) when K hypotheses have finished, which is never later.
+take text and give text. Beam search ends a sentence with K finished hypotheses: CTranslate2 knows no other way
+(``patience=1``), Transformers is told so (``early_stopping=True``), and so is Dragoman, which left to itself goes on
+while a live hypothesis could still win.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.ctranslate2_model import load
 from service.decoding.options import DecodeOptions
+from service.decoding.rules import DecodingRules
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.runtime.tokenizer import Tokenizer
@@ -57,6 +57,8 @@ class Dragoman:
             precision=precision, num_workers=workers, threads_per_worker=threads, stop_repetition=False
         )
         self.translator = Translator.load(artifacts.bundle, settings)
+        for worker in self.translator.engine.workers:
+            worker.rules = replace(worker.rules or DecodingRules(worker.end_token), stop_at_beams=True)
 
     def translate(self, texts: Sequence[str], num_beams: int, max_length: int) -> Output:
         results = self.translator.translate(texts, DecodeOptions(num_beams=num_beams, max_length=max_length))
@@ -128,7 +130,7 @@ class Transformers:
                 num_beams=num_beams,
                 max_new_tokens=max_length,
                 length_penalty=1.0,
-                early_stopping=False,
+                early_stopping=True,
             )
         rows = [[token for token in row if token != tokenizer.pad] for row in found[:, 1:].tolist()]
         return Output(tokenizer.decode(rows), sum(map(len, rows)))
