@@ -4,7 +4,8 @@ Knows: codes and the pairs of loaded models. Does not know: engines.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from service.engine.request import ModelInfo
 from service.errors import InvalidRequest, LanguagePairNotLoaded
@@ -22,7 +23,8 @@ def is_language_code(code: str) -> bool:
     return len(code) <= MAX_CODE_CHARACTERS and code.isascii() and _CODE.fullmatch(code) is not None
 
 
-def fallbacks(code: str) -> Iterator[str]:
+@lru_cache(maxsize=1024)  # asked several times a call, mostly for the same few codes
+def fallbacks(code: str) -> tuple[str, ...]:
     """The code itself, then ever less specific ones (RFC 4647, section 3.4), in lower case.
 
     Ours differs in one point: a script is never dropped, since text in another script is not the same text:
@@ -30,12 +32,10 @@ def fallbacks(code: str) -> Iterator[str]:
     """
     match = _CODE.fullmatch(code)
     least = (match.end("script") if match and match["script"] else match.end("language")) if match else len(code)
-    current = code.lower()
-    while True:
-        yield current
-        if len(current) <= least:
-            return
-        current = current.rpartition("-")[0]
+    found = [code.lower()]
+    while len(found[-1]) > least:
+        found.append(found[-1].rpartition("-")[0])
+    return tuple(found)
 
 
 def covers(model_code: str, requested: str) -> bool:
