@@ -32,7 +32,7 @@ def calibration_texts(config: ModelConfig, forced: int) -> list[str]:
     """Sentences like those to be measured, and none of them: of the training corpora, or random words."""
     if forced:
         return random_model.texts(NUM_RANDOM_LINES, forced, config.vocab_size, seed=99)
-    folder = texts.folder() / "en-fr"
+    folder = texts.root("en-fr") / "en-fr"
     return read_sample([folder / "tatoeba.train.tsv.gz", folder / "europarl.en.bz2"], CALIBRATION_LINES)
 
 

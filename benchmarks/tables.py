@@ -115,6 +115,25 @@ def replicas(values: Values) -> str:
     return "\n\n".join([*tables, f"{busy} other work took its share of the time."])
 
 
+def multi30k(values: Values) -> str:
+    columns = {
+        "run": "run",
+        "averaged": "checkpoints averaged",
+        "length_penalty": "length penalty",
+        "torch": "BLEU, PyTorch",
+        "graphs": "BLEU, graphs",
+        "equal": "equal token ids",
+    }
+    rows = [
+        row
+        | {"averaged": len(row["checkpoints"]), "equal": f"{row['num_equal']} of {row['num_sentences']}"}
+        | {"torch": f"{row['bleu_pytorch']:.2f}", "graphs": f"{row['bleu_graphs']:.2f}"}
+        for row in values["rows"]
+    ]
+    known = f"Beam {values['num_beams']}; published: {values['published_bleu']:.2f}."
+    return f"{markdown(rows, columns)}\n\n{known} sacreBLEU `{values['rows'][0]['signature']}`."
+
+
 def speeds(values: Values) -> dict[int, float]:
     """Beam width -> source characters a core translates in a second."""
     return {row["beams"]: row["characters_per_cpu_s"] for row in values["rows"] if row["replicas"] == 1}
@@ -127,6 +146,7 @@ TABLES: Mapping[str, Callable[[Values], str]] = {
     "scaling": scaling,
     "load": load_test,
     "replicas": replicas,
+    "multi30k": multi30k,
 }
 
 

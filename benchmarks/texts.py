@@ -21,11 +21,11 @@ class Pairs(NamedTuple):
     references: list[str]
 
 
-def folder() -> Path:
-    """The folder of the texts; ends the program where there is none."""
+def root(part: str) -> Path:
+    """The folder of all texts; ends the program where there is none, or no ``part`` in it."""
     value = os.environ.get(VARIABLE, "")
-    if not value or not Path(value, "en-fr").is_dir():
-        sys.exit(f"this benchmark needs texts: set {VARIABLE} to the folder that holds en-fr/ and eval/")
+    if not value or not Path(value, part).is_dir():
+        sys.exit(f"this benchmark needs texts: set {VARIABLE} to the folder that holds {part}/")
     return Path(value)
 
 
@@ -36,14 +36,14 @@ def lines(path: Path) -> list[str]:
 
 def read(kind: str) -> Pairs:
     """All pairs of one kind: everyday sentences, speeches, news, or a third of each."""
-    root = folder()
+    texts = root("en-fr")
     if kind == "tatoeba":
-        pairs = [line.split("\t") for line in lines(root / "en-fr" / "tatoeba.test.tsv.gz")]
+        pairs = [line.split("\t") for line in lines(texts / "en-fr" / "tatoeba.test.tsv.gz")]
         return Pairs([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     if kind == "europarl":
-        stem = root / "en-fr" / "europarl.dev"
+        stem = texts / "en-fr" / "europarl.dev"
     elif kind == "news":
-        stem = root / "eval" / "newstest2013.en-fr"
+        stem = texts / "eval" / "newstest2013.en-fr"
     else:
         raise ValueError(f"texts must be one of {', '.join(KINDS)}, not {kind!r}")
     return Pairs(lines(Path(f"{stem}.en.gz")), lines(Path(f"{stem}.fr.gz")))
