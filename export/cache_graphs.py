@@ -1,13 +1,15 @@
 """Two small graphs by which a cache in device memory is changed in place.
 
-Knows: operators. Does not know: models, who moves what. A block is all layers' keys and values of one kind as one
-array: (P, H, C, D), P = 2 L x rows or sentences, C positions of room. The caller binds block and result to the same
-memory, so that only what is written is touched.
+Knows: operators. Does not know: models, who moves what. A block is all layers' keys and values of one kind, seen as an
+array of chunks (n, w): CHUNK positions of one head, one after the other, w = CHUNK x D numbers. So what is moved is as
+long as the sentence, not as the room it may take. The caller binds block and result to the same memory, so that only
+what is written is touched. A place is the number of a chunk; what is done is done in A arrays (heads of layers' keys
+and values) alike, whose first chunks are ``starts``.
 
-Move      block, sources (m,), targets (m, 1) int64 -> block with its rows ``sources`` also at ``targets``
-Store     block, cross_key_i, cross_value_i (B, H, S, D) of the encoder, chosen (m,): rows of their concatenation,
-          pads (8,): what makes S positions C of them, targets (m, 1)
-          -> block with the chosen ones at ``targets``
+Move      block, starts (A, 1), sources (c,), targets (c,) -> block with its chunks ``sources`` also at ``targets``
+Store     block, cross_key_i, cross_value_i (B, H, S, D) of the encoder, pads (8,): what makes S whole chunks;
+          source_starts (A, 1), sources (c,): places in their concatenation; starts, targets as above
+          -> block with these chunks at ``targets``
 """
 
 from typing import Any
@@ -19,29 +21,44 @@ from export.graph_builder import GraphBuilder
 from export.weights_file import WeightsFile
 
 Dtype = type[np.floating[Any]]
-BLOCK = ("P", "H", "C", "D")
+CHUNK = 32  # positions; most sentences are shorter
 
 
-def move_graph(dtype: Dtype) -> onnx.ModelProto:
-    graph = GraphBuilder("move", WeightsFile("none"))
-    block = graph.input("block", dtype, BLOCK)
-    sources, targets = graph.input("sources", np.int64, ["m"]), graph.input("targets", np.int64, ["m", 1])
-    return written(graph, block, targets, graph.op("Gather", block, sources), dtype)
+def move_graph(dtype: Dtype, head_width: int) -> onnx.ModelProto:
+    graph, block = with_block("move", dtype, head_width)
+    starts = graph.input("starts", np.int64, ["A", 1])
+    chunks = graph.op("Gather", block, places(graph, starts, "sources", [-1]))
+    return written(graph, block, starts, chunks, dtype, head_width)
 
 
-def store_graph(dtype: Dtype, num_decoder_layers: int) -> onnx.ModelProto:
-    graph = GraphBuilder("store", WeightsFile("none"))
-    block = graph.input("block", dtype, BLOCK)
+def store_graph(dtype: Dtype, num_decoder_layers: int, head_width: int) -> onnx.ModelProto:
+    graph, block = with_block("store", dtype, head_width)
     names = [f"cross_{part}_{i}" for i in range(num_decoder_layers) for part in ("key", "value")]
-    arrays = [graph.input(name, dtype, ["B", "H", "S", "D"]) for name in names]
-    chosen, targets = graph.input("chosen", np.int64, ["m"]), graph.input("targets", np.int64, ["m", 1])
+    arrays = [graph.input(name, dtype, ["B", "H", "S", head_width]) for name in names]
     pads = graph.input("pads", np.int64, [8])
-    new = graph.op("Gather", graph.op("Concat", *arrays, axis=0), chosen)
-    return written(graph, block, targets, graph.op("Pad", new, pads), dtype)
+    source_starts, starts = (graph.input(name, np.int64, ["A", 1]) for name in ("source_starts", "starts"))
+    padded = graph.op("Pad", graph.op("Concat", *arrays, axis=0), pads)
+    chunks = graph.op(
+        "Gather", graph.reshape(padded, [-1, CHUNK * head_width]), places(graph, source_starts, "sources", [-1])
+    )
+    return written(graph, block, starts, chunks, dtype, head_width)
 
 
-def written(graph: GraphBuilder, block: str, targets: str, values: str, dtype: Dtype) -> onnx.ModelProto:
+def with_block(name: str, dtype: Dtype, head_width: int) -> tuple[GraphBuilder, str]:
+    graph = GraphBuilder(name, WeightsFile("none"))
+    return graph, graph.input("block", dtype, ["n", CHUNK * head_width])
+
+
+def places(graph: GraphBuilder, starts: str, name: str, shape: list[int]) -> str:
+    """Input ``name`` (c,) in each of the arrays: A * c places, in ``shape``."""
+    return graph.reshape(graph.op("Add", starts, graph.input(name, np.int64, ["c"])), shape)
+
+
+def written(
+    graph: GraphBuilder, block: str, starts: str, chunks: str, dtype: Dtype, head_width: int
+) -> onnx.ModelProto:
     """ScatterND itself must give the result: a copy behind it would be of the whole block."""
-    graph.ops("ScatterND", block, targets, values, num_outputs=1, outputs=["result"])
-    graph.output("result", "result", dtype, BLOCK)
+    targets = places(graph, starts, "targets", [-1, 1])
+    graph.ops("ScatterND", block, targets, chunks, num_outputs=1, outputs=["result"])
+    graph.output("result", "result", dtype, ["n", CHUNK * head_width])
     return graph.model()

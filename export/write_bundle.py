@@ -122,8 +122,9 @@ def write_graphs(
     for beams in widths:
         graphs[f"decoder-{beams}"] = DecoderStep(parts, matrices, weights, beams).build()
     if on_device:
-        graphs["move"] = move_graph(matrices.dtype)
-        graphs["store"] = store_graph(matrices.dtype, model.config.num_decoder_layers)
+        head_width = model.config.model_width // model.config.num_heads
+        graphs["move"] = move_graph(matrices.dtype, head_width)
+        graphs["store"] = store_graph(matrices.dtype, model.config.num_decoder_layers, head_width)
     weights.write(target)
     for name, graph in graphs.items():
         path = target / f"{name}.onnx"

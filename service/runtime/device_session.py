@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.runtime import gpu
 from service.runtime.bundle import Bundle, Shape
-from service.runtime.device_cache import DeviceCache, DeviceSources
+from service.runtime.device_cache import DeviceCache, DeviceSources, chunk_size, up_to
 from service.runtime.device_memory import Device, Dtype, Inbox, Part
 from service.runtime.memory_plan import MemoryPlan, bucket_of, buckets, plan_memory
 from service.runtime.session import Candidates, StepInputs
@@ -105,7 +105,7 @@ class Bucket:
         """What operators read on the host; it stays the same, or a recorded step would be another."""
         host = Device("cpu")
         self.numbers = np.array([num_candidates], np.int64)
-        self.capacities = np.array([cache.max_target_tokens, cache.max_source_tokens], np.int32)
+        self.capacities = np.array([cache.target_capacity, cache.source_capacity], np.int32)
         Part(host, self.numbers.ctypes.data, (1,), np.int64).bind_input(self.binding, "num_candidates")
         for name, capacity in (("self_capacity", self.capacities[:1]), ("cross_capacity", self.capacities[1:])):
             Part(host, capacity.ctypes.data, (), np.int32).bind_input(self.binding, name)
@@ -192,7 +192,9 @@ class DeviceSessions:
         if self.device.kind == "cuda":
             free = int(gpu.free_bytes() * self.memory_share)
             least = min(max_rows, max(self.decoders))
-            self.plan = plan_memory(free, self.shape, np.dtype(self.dtype).itemsize, *limits, least)
+            chunk = chunk_size(self.store, self.shape.head_width)
+            capacities = (up_to(max_source_tokens, chunk), up_to(max_target_tokens, chunk))
+            self.plan = plan_memory(free, self.shape, np.dtype(self.dtype).itemsize, max_rows, *capacities, least)
             limits = (self.plan.max_rows, *limits[1:])
         return DeviceCache(self.shape, self.dtype, self.device, self.move, self.store, limits)
 
@@ -202,13 +204,16 @@ class DeviceSessions:
         return self.steps[decoder.num_beams]
 
     def warm_up(self, cache: DeviceCache) -> None:
-        """Runs the largest encoder batches and every bucket of every decoder, the largest first, and records them."""
+        """Runs the largest encoder batches, the largest move and every bucket of every decoder, and records these."""
         longest = cache.max_source_tokens
         for length in (longest, 1):
             count = max(1, min(cache.max_rows, WARM_UP_TOKENS // length))
             lengths = np.full(count, length, np.int64)
             sources = self.encoder.run(np.zeros((count, length), np.int64), lengths)
             cache.write_sources(np.arange(count), sources, np.arange(count), lengths)
+        cache.lengths[:] = cache.max_target_tokens
+        half = cache.max_rows // 2
+        cache.copy_rows(np.arange(half), np.arange(half, 2 * half))
         cache.lengths[:] = 0
         for decoder in self.decoders.values():
             step = self.bind_step(decoder, cache)

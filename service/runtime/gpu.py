@@ -14,6 +14,7 @@ import onnxruntime as ort
 from service.errors import ConfigurationError
 
 PROVIDER = "CUDAExecutionProvider"
+MIN_CUDA = 13
 # What the provider's library is linked with, in an order in which they can be loaded.
 LIBRARIES = {
     "libcuda.so.1": "the NVIDIA driver",
@@ -59,8 +60,14 @@ def no_device(load: Load) -> list[str]:
     code = driver.cuInit(0)  # type: ignore[attr-defined]
     count = ctypes.c_int(0)
     code = code or driver.cuDeviceGetCount(ctypes.byref(count))  # type: ignore[attr-defined]
+    version = ctypes.c_int(0)  # 12040 is CUDA 12.4
+    code = code or driver.cuDriverGetVersion(ctypes.byref(version))  # type: ignore[attr-defined]
     if code:
         return [f"a GPU that the driver can use: it answers with error {code}"]
+    if version.value < MIN_CUDA * 1000:
+        return [
+            f"a driver for CUDA {MIN_CUDA}: this one is for CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+        ]
     return [] if count.value else ["a GPU: the driver sees none"]
 
 

@@ -6,7 +6,7 @@
  *
  * Compiled once for each library (-DLIB_cudart and so on; build.py). Environment:
  *   NULL_GPU_LOG     file that gets a line for each event: "kernel NAME", "begin", "end COUNT", "replay",
- *                    "forbidden WHAT" (while recording)
+ *                    "copy BYTES" (within the device), "forbidden WHAT" (while recording)
  *   NULL_GPU_FAILS   replay that fails, counted from 1, as if a kernel had read where it may not
  *   NULL_GPU_BYTES   memory of the GPU; 64 GiB
  */
@@ -20,6 +20,7 @@
 #ifdef LIB_cuda
 int cuInit(unsigned flags) { return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
 NOTHING(cuTensorMapEncodeTiled)
 #endif
 
@@ -136,7 +137,10 @@ int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
     return error;
 }
 int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
+    char bytes[32];
     if (kind != DEVICE_TO_DEVICE) forbidden(kind == HOST_TO_DEVICE ? "copy to the device" : "copy to the host");
+    snprintf(bytes, sizeof bytes, "%zu", size);
+    if (kind == DEVICE_TO_DEVICE) null_gpu_event("copy", bytes);
     memcpy(to, from, size);
     return error;
 }

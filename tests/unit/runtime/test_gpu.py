@@ -24,14 +24,18 @@ ROOT = Path(__file__).parents[3]
 class MadeUpDriver:
     """Answers as libcuda does."""
 
-    def __init__(self, code: int, num_devices: int) -> None:
-        self.code, self.num_devices = code, num_devices
+    def __init__(self, code: int, num_devices: int, version: int = 13000) -> None:
+        self.code, self.num_devices, self.version = code, num_devices, version
 
     def cuInit(self, flags: int) -> int:  # noqa: N802
         return self.code
 
     def cuDeviceGetCount(self, count: object) -> int:  # noqa: N802
         count._obj.value = self.num_devices  # type: ignore[attr-defined]
+        return 0
+
+    def cuDriverGetVersion(self, version: object) -> int:  # noqa: N802
+        version._obj.value = self.version  # type: ignore[attr-defined]
         return 0
 
 
@@ -61,6 +65,7 @@ def _provider(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (loader(driver=MadeUpDriver(100, 0)), ["a GPU that the driver can use: it answers with error 100"]),
         (loader(driver=MadeUpDriver(0, 0)), ["a GPU: the driver sees none"]),
+        (loader(driver=MadeUpDriver(0, 1, 12040)), ["a driver for CUDA 13: this one is for CUDA 12.4"]),
         (loader(driver=MadeUpDriver(0, 2)), []),
     ],
 )
