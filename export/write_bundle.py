@@ -24,7 +24,18 @@ from export.weights_file import WeightsFile
 from model.checkpoint import Description
 from model.transformer import Transformer
 from service.decoding.options import MAX_BEAMS
-from service.runtime.bundle import MANIFEST, Decoding, Graphs, Language, Manifest, Shape, manifest_json, sha256_of
+from service.runtime.bundle import (
+    MANIFEST,
+    SEAL,
+    Decoding,
+    Graphs,
+    Language,
+    Manifest,
+    Shape,
+    manifest_json,
+    seal_of,
+    sha256_of,
+)
 from service.runtime.tokenizer import Tokenizer
 
 PRECISIONS = ("cpu-int8", "cpu-fp32", "cuda-fp16")
@@ -214,6 +225,10 @@ def write_bundle(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    """Writes manifest.json, which lists all other files of the folder, and its checksum."""
+    own = (folder / MANIFEST, folder / SEAL)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in own)
     files = {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of(path)) for path in paths}
-    (folder / MANIFEST).write_text(manifest_json(manifest, files), encoding="utf-8")
+    content = manifest_json(manifest, files).encode()
+    (folder / MANIFEST).write_bytes(content)
+    (folder / SEAL).write_bytes(seal_of(content))

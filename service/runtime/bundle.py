@@ -3,12 +3,12 @@
 Knows: the manifest, its version, the files it lists. Does not know: what is in a graph, who uses it.
 
 A bundle is a folder, or one .zip of it, with ``manifest.json`` and the files that the manifest lists with their
-sizes and sha256. Nothing else in the folder is read, and nothing is ever unpickled.
+sizes and sha256; beside it ``manifest.sha256``, as sha256sum writes it, tells whether the manifest itself is whole.
+Nothing else in the folder is read, and nothing is ever unpickled.
 """
 
 import hashlib
 import json
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from service.errors import BundleError
+from service.runtime.archive import unpack
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 4 << 20
 READ_BYTES = 1 << 20
 TABLE_FILES = ("source.spm", "target.spm", "pieces.json")  # of an imported model's tokenizer
@@ -147,6 +148,27 @@ def manifest_json(manifest: Manifest, files: Mapping[str, tuple[int, str]]) -> s
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
+def seal_of(manifest: bytes) -> bytes:
+    """The content of manifest.sha256 for that content of manifest.json: what ``sha256sum manifest.json`` prints."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def check_seal(root: Path, manifest: bytes) -> None:
+    path = root / SEAL
+    try:
+        with path.open("rb") as file:
+            seal = file.read(READ_BYTES)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path} is missing: the checksum of {MANIFEST}. Bundles from before it was asked for, and manifests "
+            f"written by hand, get it with `sha256sum {MANIFEST} > {SEAL}` in the bundle's folder"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    if seal != seal_of(manifest):
+        raise BundleError(f"{root / MANIFEST} was altered, or {SEAL} was: it holds another sha256")
+
+
 def parse_manifest(text: str, where: str) -> tuple[Manifest, dict[str, tuple[int, str]]]:
     try:
         values = json.loads(text)
@@ -266,7 +288,9 @@ def read_manifest(root: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        check_seal(root, content)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     manifest, files = parse_manifest(text, str(path))
@@ -278,24 +302,3 @@ def read_manifest(root: Path) -> Manifest:
     for name, (size, digest) in files.items():
         check_file(safe_path(root, name), size, digest)
     return manifest
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks the plain files of a .zip whose names stay inside ``folder``."""
-    try:
-        with zipfile.ZipFile(archive) as source:
-            needed, free = sum(entry.file_size for entry in source.infolist()), shutil.disk_usage(folder).free
-            if needed > free:
-                raise BundleError(f"{archive} would unpack to {needed} bytes; {folder} has {free} left")
-            for entry in source.infolist():
-                name = PurePosixPath(entry.filename)
-                if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:
-                    raise BundleError(f"{archive}: path {entry.filename!r} leaves the bundle")
-                if entry.is_dir():
-                    continue
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with source.open(entry) as packed, target.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise BundleError(f"{archive} cannot be unpacked: {error}") from error

@@ -14,13 +14,14 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from service.app import SHIPPED_BUNDLE
+from service.runtime.bundle import MANIFEST, SEAL, seal_of
 from tests.faults.calls import Caller
 from tests.faults.conftest import TEXTS
 from tests.faults.server_process import PLAIN, ServerProcess
 
 pytestmark = pytest.mark.integration
 FILES = sorted(str(path.relative_to(SHIPPED_BUNDLE)) for path in SHIPPED_BUNDLE.rglob("*") if path.is_file())
-MANIFEST, VOCABULARY = "manifest.json", "vocabulary.spm"
+VOCABULARY = "vocabulary.spm"
 BAD_CONFIGURATION = 78
 
 
@@ -33,9 +34,9 @@ def truncate(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """One bit; in the manifest, which holds the checksums of the others and none of its own, one with a meaning."""
+    """One bit."""
     content = bytearray(path.read_bytes())
-    content[content.index(b'"files"') + 2 if path.name == MANIFEST else len(content) // 2] ^= 0x10
+    content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
 
 
@@ -70,6 +71,18 @@ def test_a_damaged_file_is_named(bundle: Path, damage: Callable[[Path], None], f
     code, said = refused("--bundle", str(bundle))
     assert code == BAD_CONFIGURATION
     assert Path(file).name in said
+
+
+@pytest.mark.parametrize("place", ["max_source_tokens", pytest.param('"ids"', marks=pytest.mark.faults)])
+def test_a_manifest_that_still_makes_sense_is_refused(bundle: Path, place: str):
+    """One bit of the first digit after ``place``: another limit, another token."""
+    content = bytearray((bundle / MANIFEST).read_bytes())
+    content[next(at for at in range(content.index(place.encode()), len(content)) if chr(content[at]).isdigit())] ^= 1
+    json.loads(content)
+    (bundle / MANIFEST).write_bytes(content)
+    code, said = refused("--bundle", str(bundle))
+    assert code == BAD_CONFIGURATION
+    assert f"{MANIFEST} was altered" in said
 
 
 def set_version(bundle: Path, manifest: dict[str, Any]) -> str:
@@ -120,7 +133,9 @@ def seal(bundle: Path, manifest: dict[str, Any]) -> None:
 def test_a_manifest_that_lies_is_refused(bundle: Path, change: Callable[[Path, dict[str, Any]], str]):
     manifest = json.loads((bundle / MANIFEST).read_text())
     named = change(bundle, manifest)
-    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    text = json.dumps(manifest)
+    (bundle / MANIFEST).write_text(text)
+    (bundle / SEAL).write_bytes(seal_of(text.encode()))
     code, said = refused("--bundle", str(bundle))
     assert code == BAD_CONFIGURATION
     assert named in said

@@ -1,9 +1,12 @@
 """A bundle that is not whole is refused, and the message names the file."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import stat
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import BundleError
-from service.runtime.bundle import MANIFEST, Bundle, sha256_of
+from service.runtime.bundle import MANIFEST, SEAL, Bundle, parse_manifest, seal_of, sha256_of
 
 SETTINGS = EngineSettings(num_workers=1, threads_per_worker=1, max_rows=16)
 
@@ -32,7 +35,13 @@ def listed_files(bundle: Path) -> list[str]:
 def change_manifest(bundle: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
     values = json.loads((bundle / MANIFEST).read_text())
     change(values)
-    (bundle / MANIFEST).write_text(json.dumps(values))
+    write_manifest(bundle, json.dumps(values))
+
+
+def write_manifest(bundle: Path, text: str) -> None:
+    """With its checksum: what is wrong must then be found by reading it."""
+    (bundle / MANIFEST).write_text(text)
+    (bundle / SEAL).write_bytes(seal_of(text.encode()))
 
 
 def list_again(bundle: Path, *names: str) -> None:
@@ -68,6 +77,46 @@ def test_every_listed_file_missing_truncated_or_with_one_byte_changed_is_named(b
             assert str(path) in str(error.value)
             path.write_bytes(content)
     Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SEAL])
+def test_a_manifest_with_any_byte_changed_is_refused(bundle: Path, name: str) -> None:
+    """Above all those that can still be read: another digit in a limit or a token id."""
+    path, content, rng = bundle / name, (bundle / name).read_bytes(), random.Random(name)
+    digits = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
+    places = range(len(content)) if name == SEAL else [*rng.sample(digits, 100), *rng.sample(range(len(content)), 300)]
+    num_readable = 0
+    for place in places:
+        flipped = content[place] ^ 1 << rng.randrange(3)
+        path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
+        with pytest.raises(BundleError, match=f"{MANIFEST}.*altered"):
+            Bundle.open(bundle)
+        with contextlib.suppress(BundleError, UnicodeDecodeError):
+            parse_manifest(path.read_text(), "")
+            num_readable += 1
+    assert name == SEAL or num_readable > 50, "the test damages too much"
+    path.write_bytes(content)
+    Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SEAL])
+def test_a_manifest_missing_cut_or_lengthened_is_refused(bundle: Path, name: str) -> None:
+    path, content = bundle / name, (bundle / name).read_bytes()
+    for damaged in (None, b"", content[:-1], content + b"\n"):
+        path.unlink(missing_ok=True)
+        if damaged is not None:
+            path.write_bytes(damaged)
+        with pytest.raises(BundleError, match=name):
+            Bundle.open(bundle)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BundleError, match=name):
+        Bundle.open(bundle)
+
+
+def test_the_checksum_of_the_manifest_is_what_sha256sum_says(bundle: Path) -> None:
+    told = subprocess.run(["sha256sum", MANIFEST], cwd=bundle, capture_output=True, check=True).stdout
+    assert told == (bundle / SEAL).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside"])
@@ -154,8 +203,8 @@ def test_a_manifest_of_another_form_is_refused(bundle: Path, change: Callable[[d
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00", '{"format_version": 1}'])
 def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
-    (bundle / MANIFEST).write_text(text)
-    with pytest.raises(BundleError, match=MANIFEST):
+    write_manifest(bundle, text)
+    with pytest.raises(BundleError, match=f"{MANIFEST} is damaged"):
         Bundle.open(bundle)
 
 
