@@ -162,6 +162,7 @@ class Application:
             max_connection_age_s=config.max_connection_age_s,
             max_connection_age_grace_s=config.max_connection_age_grace_s,
             keepalive_time_s=config.keepalive_time_s,
+            compress_from_bytes=config.compress_from_bytes,
             reflection=config.reflection,
             security=config.security,
             tracer=self._tracer,
@@ -235,7 +236,7 @@ class Application:
             turns: dict[Hashable, float | None] = {
                 (id(model), number): began_at
                 for model in self._models
-                for number, began_at in enumerate(model.translator.engine.turns())
+                for number, began_at in enumerate(model.translator.turns())
             }
             still_s = watchdog.look(turns, time.monotonic())
             if (still_s > limit_s) != self._is_stuck:
@@ -259,7 +260,7 @@ class Application:
             return None
         http = MetricsServer(
             self._config.metrics_listen,
-            self._metrics.render,
+            self._metrics.render if self._config.metrics else None,
             is_alive=lambda: not self._has_failed,
             is_ready=lambda: self._is_ready,
         )

@@ -53,6 +53,7 @@ class ServiceConfig:
     models_poll_s: float = _setting(2.0, "seconds between two looks at the models' folder; 0: only at SIGHUP")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 picks a free one and prints it")
     metrics_listen: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /livez and /readyz over HTTP; empty: off")
+    metrics: bool = _setting(True, "whether there is /metrics beside /livez and /readyz")
     device: str = _setting(
         "cpu", "where models run: cpu, cuda, or auto: a GPU where there is one that can be used, else the CPU"
     )
@@ -88,6 +89,9 @@ class ServiceConfig:
     max_step_s: float = _setting(30.0, "seconds of one step; past it health says NOT_SERVING until it ends; 0: never")
     max_stuck_s: float = _setting(
         90.0, "seconds of one step; past it the process ends with 1, to be restarted; 0: never"
+    )
+    compress_from_bytes: int = _setting(
+        4096, "bytes from which on an answer is gzipped for clients that take it; 0: never"
     )
     reflection: bool = _setting(True, "whether the server describes its API to tools such as grpcurl")
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain; empty: no TLS")
@@ -128,6 +132,9 @@ class ServiceConfig:
         )
         _require("trace_ratio", self.trace_ratio, 0 <= self.trace_ratio <= 1, "be in [0, 1]")
         _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
+        _require(
+            "compress_from_bytes", self.compress_from_bytes, 0 <= self.compress_from_bytes < 2**31, "be in [0, 2**31)"
+        )
         _require("max_open_calls", self.max_open_calls, self.max_open_calls >= 1, "be >= 1")
         _require("num_beams", self.num_beams, self.num_beams <= self.max_beams, f"be <= max_beams ({self.max_beams})")
         try:

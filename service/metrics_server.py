@@ -18,21 +18,25 @@ class MetricsServer:
     """Answers on a thread of its own.
 
     Args:
-        address: HOST:PORT; port 0 picks a free one. render: the metrics' text. is_alive, is_ready: the two probes.
+        address: HOST:PORT; port 0 picks a free one. render: the metrics' text; None: there is no such page. is_alive,
+            is_ready: the two probes.
 
     Raises:
         ConfigurationError: the address cannot be bound.
     """
 
     def __init__(
-        self, address: str, render: Callable[[], bytes], is_alive: Callable[[], bool], is_ready: Callable[[], bool]
+        self,
+        address: str,
+        render: Callable[[], bytes] | None,
+        is_alive: Callable[[], bool],
+        is_ready: Callable[[], bool],
     ) -> None:
         class Handler(_Handler):
-            pages = {
-                "/metrics": lambda: (200, render(), CONTENT_TYPE_LATEST),
-                "/livez": lambda: _probe(is_alive()),
-                "/readyz": lambda: _probe(is_ready()),
-            }
+            pages = {"/livez": lambda: _probe(is_alive()), "/readyz": lambda: _probe(is_ready())}
+
+        if render:
+            Handler.pages["/metrics"] = lambda: (200, render(), CONTENT_TYPE_LATEST)
 
         try:
             self._server = _HttpServer(parse_address("metrics_listen", address), Handler)
@@ -69,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # noqa: N802  # http.server's name
         """Answers one of the pages, or 404."""
         page = self.pages.get(self.path.partition("?")[0])
-        status, body, kind = page() if page else (404, b"not found; try /metrics, /livez or /readyz\n", "text/plain")
+        missing = f"not found; try {', '.join(self.pages)}\n"
+        status, body, kind = page() if page else (404, missing.encode(), "text/plain")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

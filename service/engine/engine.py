@@ -118,12 +118,16 @@ class Engine:
             worker.run()
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)
-            self.failure = error
             worker.is_warm.set()
             worker.abandon(EngineFailure)
-            for sentence in self.queue.close():
-                worker.answer(sentence, EngineFailure(), "error")
-            self.failed.set()
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Answers what waits with EngineFailure, refuses all else with it, and says that the process must end."""
+        self.failure = self.failure or error
+        for sentence in self.queue.close():
+            self.workers[0].answer(sentence, EngineFailure(), "error")
+        self.failed.set()
 
     def check(self, priority: Priority, deadline: float | None) -> None:
         """Raises Overloaded, Draining or EngineFailure where a sentence would not be taken now."""

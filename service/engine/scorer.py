@@ -1,12 +1,12 @@
 """The thread that scores given translations, beside the workers that search for them.
 
-Knows: batches of pairs, and when nobody waits for one. Does not know: texts, characters, gRPC.
+Knows: batches of pairs, and when nobody waits for one. Does not know: texts, characters, gRPC, who looks at its turns.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -28,10 +28,22 @@ IDLE_WAIT_S = 1.0
 
 
 class Scorer:
-    """Scores pairs in batches on a thread of its own, with the bounds and priorities of the engine's queue."""
+    """Scores pairs in batches on a thread of its own, with the bounds and priorities of the engine's queue.
 
-    def __init__(self, session: ScoreSession, settings: EngineSettings) -> None:
-        self.session = session
+    Args:
+        on_failure: called once if the thread cannot go on; whatever waited has been answered with EngineFailure.
+
+    Attributes:
+        turn_at: when the present run of the graph began, monotonic seconds; None: there is none.
+    """
+
+    def __init__(
+        self, session: ScoreSession, settings: EngineSettings, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self.session, self.on_failure = session, on_failure
+        self.turn_at: float | None = None
+        self.taken: set[Sentence] = set()  # from the queue, and not answered yet
+        self.has_failed = False
         self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, 1, SilentObserver())
         self.thread = threading.Thread(target=self.run, name="scorer", daemon=True)
 
@@ -39,19 +51,33 @@ class Scorer:
         self.thread.start()
 
     def submit(self, pairs: Sequence[Pair]) -> None:
-        """Queues all pairs or none. Raises Overloaded, Draining."""
+        """Queues all pairs or none. Raises Overloaded, Draining, EngineFailure."""
+        if self.has_failed:
+            raise EngineFailure()
         self.queue.submit(pairs)
 
     def run(self) -> None:
         """Works until the queue is closed."""
-        while not self.queue.closed:
-            plan = self.queue.take(0, 0, TAKE_PAIRS)
-            for pair in plan.drop:
-                self.refuse(pair)
-            for batch in batches([pair for pair in plan.admit if isinstance(pair, Pair)], RUN_TOKENS):
-                self.score(batch)
-            if not plan.admit and not plan.drop:
-                self.queue.wait(IDLE_WAIT_S)
+        try:
+            while not self.queue.closed:
+                self.work()
+        except BaseException as error:
+            log.exception("the scorer failed; the process should be restarted")
+            self.has_failed = True
+            for pair in [*self.taken, *self.queue.close()]:
+                self.reply(pair, EngineFailure())
+            self.on_failure(error)
+
+    def work(self) -> None:
+        """Scores what waits, or else waits for something."""
+        plan = self.queue.take(0, 0, TAKE_PAIRS)
+        self.taken.update(plan.admit, plan.drop)
+        for pair in plan.drop:
+            self.refuse(pair)
+        for batch in batches([pair for pair in plan.admit if isinstance(pair, Pair)], RUN_TOKENS):
+            self.score(batch)
+        if not plan.admit and not plan.drop:
+            self.queue.wait(IDLE_WAIT_S)
 
     def refuse(self, pair: Sentence) -> None:
         if pair.cancelled:
@@ -63,7 +89,7 @@ class Scorer:
 
     def score(self, batch: Sequence[Pair]) -> None:
         answers: Sequence[ScoredAnswer]
-        started = time.monotonic()
+        self.turn_at = started = time.monotonic()
         for pair in batch:
             pair.started_at = started
         try:
@@ -71,6 +97,7 @@ class Scorer:
         except Exception:
             log.exception("%d pairs could not be scored", len(batch))
             answers = [EngineFailure() for _ in batch]
+        self.turn_at = None
         for pair, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Scored) and np.isnan(answer.log_probabilities).any():
                 log.error("a pair of %d and %d tokens gave no numbers", len(pair.source), len(pair.target))
@@ -78,6 +105,7 @@ class Scorer:
             self.reply(pair, answer)
 
     def reply(self, pair: Sentence, answer: ScoredAnswer) -> None:
+        self.taken.discard(pair)
         try:
             if isinstance(pair, Pair):
                 pair.on_scored(answer)

@@ -61,7 +61,7 @@ class Translator:
         with ThreadPoolExecutor(1) as loader:  # beside the engine's graphs: a third of the time of loading less
             session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
             self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
-        self.scorer = Scorer(session.result(), settings)
+        self.scorer = Scorer(session.result(), settings, self.engine.fail)
         self.max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
 
     @classmethod
@@ -269,6 +269,10 @@ class Translator:
                 raise answer
             results.append(answer)
         return results
+
+    def turns(self) -> list[float | None]:
+        """When each worker, and at the end the scorer, began what it does now; None: it waits for work."""
+        return [*self.engine.turns(), self.scorer.turn_at]
 
     def drain(self, timeout_s: float) -> bool:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""

@@ -19,6 +19,7 @@ import grpc
 from service.errors import Draining, EngineFailure, InvalidRequest, RequestError
 from service.metrics import Metrics
 from service.transport.callers import Caller
+from service.transport.compression import AnswerPacking
 from service.transport.gate import OWN_SERVICE, Gate
 from service.transport.request_ids import name_call
 from service.transport.status import abort, status_and_reason
@@ -35,10 +36,11 @@ _DEADLINE_SLACK_S = 0.05
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps all handlers of a server; every call passes the gate first."""
 
-    def __init__(self, metrics: Metrics, gate: Gate, tracer: CallTracer) -> None:
+    def __init__(self, metrics: Metrics, gate: Gate, tracer: CallTracer, compress_from_bytes: int = 0) -> None:
         self._metrics = metrics
         self._gate = gate
         self._tracer = tracer
+        self._compress_from_bytes = compress_from_bytes
 
     async def intercept_service(
         self,
@@ -52,19 +54,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kind = _kind(handler)
         caller = self._gate.identify(handler_call_details)
         is_refused = isinstance(caller, RequestError)  # a stranger's bytes are not even parsed
+        packing = AnswerPacking(handler.response_serializer, self._compress_from_bytes)
         return handler._replace(
-            **{kind: self._wrapped(getattr(handler, kind), method, caller, handler.request_streaming)},
+            **{kind: self._wrapped(getattr(handler, kind), method, caller, handler.request_streaming, packing)},
             request_deserializer=_unread if is_refused else _guarded(handler.request_deserializer),
+            response_serializer=packing.serialize,
         )
 
     def _wrapped(
-        self, behavior: Callable[..., Any], method: str, caller: Caller | RequestError | None, takes_stream: bool
+        self,
+        behavior: Callable[..., Any],
+        method: str,
+        caller: Caller | RequestError | None,
+        takes_stream: bool,
+        packing: AnswerPacking,
     ) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
+            packing.context = context
             async with self._call(method, caller, context):
                 return await behavior(_checked(request, takes_stream), context)
 
         async def call_generator(request: Any, context: Context) -> AsyncIterator[Any]:
+            packing.context = context
             async with self._call(method, caller, context):
                 async for response in behavior(_checked(request, takes_stream), context):
                     yield response

@@ -48,6 +48,8 @@ class ServerOptions:
     """Seconds that the open calls of such a connection have; 0: as long as they take."""
     keepalive_time_s: float = 30.0
     """Seconds of silence until a client is checked for being there."""
+    compress_from_bytes: int = 4096
+    """Bytes of an answer from which on it is compressed for clients that take it; 0: never."""
     reflection: bool = True
     """Whether the server describes its API."""
     security: SecurityOptions = field(default_factory=SecurityOptions)
@@ -69,7 +71,14 @@ class TranslationServer:
         self._certificates = ServerCertificates(options.security, metrics) if has_tls else None
         self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, Submitter())
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, Gate(options.security, self._admission, metrics), options.tracer)],
+            interceptors=[
+                CallInterceptor(
+                    metrics,
+                    Gate(options.security, self._admission, metrics),
+                    options.tracer,
+                    options.compress_from_bytes,
+                )
+            ],
             options=channel_options(options, limits.max_message_bytes),
         )
         servicer = TranslationServicer(self._state)
@@ -170,6 +179,10 @@ def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tupl
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
+    if options.compress_from_bytes:
+        # The lowest of gRPC's levels is gzip, where the client's grpc-accept-encoding has it; compression.py chooses
+        # the answers.
+        chosen.append(("grpc.default_compression_level", 1))
     if options.max_connection_age_s:
         chosen.append(("grpc.max_connection_age_ms", int(options.max_connection_age_s * 1000)))
         if options.max_connection_age_grace_s:

@@ -3,7 +3,7 @@
 A word a line on standard input says what happens next; each is echoed on standard output when it holds:
 
     close        decoder steps wait at a gate (a step that hangs); "at gate" is printed when one arrives there
-    close encoder    the same for encoder runs
+    close encoder, close score    the same for encoder runs, for runs of the score graph
     step         lets one run through the closed gate
     open         lets all through from now on
     fail N       the N-th decoder step from now raises
@@ -18,6 +18,7 @@ import time
 import numpy as np
 
 from service.cli import main
+from service.runtime.score_session import Scored, ScoreSession
 from service.runtime.session import Candidates, EncodedSources, EncoderSession, StepBinding
 
 SECRET = "a secret of the runtime"
@@ -64,7 +65,7 @@ class Faults:
     """What goes wrong next."""
 
     def __init__(self) -> None:
-        self.steps, self.encoder = Gate(), Gate()
+        self.steps, self.encoder, self.score = Gate(), Gate(), Gate()
         self.fail_in: int | None = None
         self.poisoned: int | None = None
         self.slower_s = 0.0
@@ -73,12 +74,13 @@ class Faults:
         """Does what a line of standard input says."""
         word, _, rest = line.strip().partition(" ")
         if word == "close":
-            (self.encoder if rest else self.steps).close()
+            {"": self.steps, "encoder": self.encoder, "score": self.score}[rest].close()
         elif word == "step":
             self.steps.step()
         elif word == "open":
             self.steps.open()
             self.encoder.open()
+            self.score.open()
         elif word == "fail":
             self.fail_in = int(rest)
         elif word == "poison":
@@ -90,7 +92,7 @@ class Faults:
 
     def install(self) -> None:
         """Puts itself around the sessions of this process."""
-        run_step, run_encoder = StepBinding.run, EncoderSession.run
+        run_step, run_encoder, run_score = StepBinding.run, EncoderSession.run, ScoreSession.run
 
         def step(binding: StepBinding, *arguments: object) -> Candidates:
             self.steps.wait()
@@ -109,6 +111,11 @@ class Faults:
             self.encoder.wait()
             return run_encoder(session, *arguments)  # type: ignore[arg-type]
 
+        def score(session: ScoreSession, *arguments: object) -> list[Scored]:
+            self.score.wait()
+            return run_score(session, *arguments)  # type: ignore[arg-type]
+
+        ScoreSession.run = score  # type: ignore[method-assign, assignment]
         StepBinding.run = step  # type: ignore[method-assign, assignment]
         EncoderSession.run = encode  # type: ignore[method-assign, assignment]
 

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import grpc
 import pytest
 
+from service.pb import translation_pb2 as pb
 from tests.faults.calls import Caller, codes
 from tests.faults.conftest import TEXTS
 from tests.faults.faulty_server import SECRET
@@ -77,6 +79,42 @@ def test_a_step_that_hangs_turns_health_and_deadlines_are_kept(golden: dict[str,
             assert (await patient).texts == (golden[TEXTS[0]],)
             await caller.wait_for_health("SERVING")
             assert (await caller.translate(TEXTS[2])).texts == (golden[TEXTS[2]],)
+        server.wait_for_rest(base)
+
+    with ServerProcess(*ONE_WORKER, "--max-step-s", "0.5") as server:
+        asyncio.run(check(server))
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("is_alignment", [False, pytest.param(True, marks=pytest.mark.faults)])
+def test_a_score_run_that_hangs_turns_health_and_deadlines_are_kept(golden: dict[str, str], is_alignment: bool):
+    """Given translations, and alignments of translations, are scored on a thread of their own: it is watched too."""
+    pair = pb.ScorePair(source=TEXTS[0], target=golden[TEXTS[0]])
+    asked = pb.ScoreRequest(pairs=[pair], source_language="en", target_language="fr")
+
+    async def check(server: ServerProcess) -> None:
+        base = server.census()
+        async with Caller(server.address) as caller:
+            right = await caller.stub.Score(asked, timeout=60)
+            server.tell("close score")
+            if is_alignment:
+                patient = asyncio.create_task(caller.translate(TEXTS[0], include_alignment=True))
+            else:
+                patient = caller.stub.Score(asked, timeout=60)
+            await asyncio.to_thread(server.wait_for_word, "at gate")
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await caller.stub.Score(asked, timeout=0.2)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            await caller.wait_for_health("NOT_SERVING")
+            assert (server.page("readyz")[0], server.page("livez")[0]) == (503, 200)
+            refused = await caller.translate(TEXTS[2])
+            assert (refused.code, refused.reason) == ("UNAVAILABLE", "NOT_SERVING")
+            server.tell("open")
+            answer = await patient
+            assert answer.texts == (golden[TEXTS[0]],) if is_alignment else answer.results[0].score.score < 0
+            await caller.wait_for_health("SERVING")
+            again = await caller.stub.Score(asked, timeout=60)
+            assert again.results[0].score.log_probability == right.results[0].score.log_probability
         server.wait_for_rest(base)
 
     with ServerProcess(*ONE_WORKER, "--max-step-s", "0.5") as server:

@@ -23,7 +23,7 @@ TEXTS = ["the red house", "the old mill turns"]
 def test_the_contract_is_enough_for_a_client_in_node(nonsense_bundle: Path) -> None:
     proto = ROOT / "proto/dragoman/v1/translation.proto"
     script = Path(__file__).parent / "node/translate.cjs"
-    with LaunchedServer("--bundle", str(nonsense_bundle)) as server:
+    with LaunchedServer("--bundle", str(nonsense_bundle), "--compress-from-bytes", "1000") as server:
         result = subprocess.run(
             ["node", str(script), str(proto), server.address, *TEXTS],
             env=os.environ | {"NODE_PATH": str(PACKAGES)},
@@ -39,4 +39,6 @@ def test_the_contract_is_enough_for_a_client_in_node(nonsense_bundle: Path) -> N
     assert set(answer["reasons"]) <= {"FINISH_REASON_END_TOKEN", "FINISH_REASON_LENGTH_LIMIT"}
     assert sorted(answer["streamed"]) == ["0", "1"]
     assert all(score < 0 for score in answer["scores"])
+    assert answer["long"] == answer["long"][:1] * 64
+    assert answer["unpacked"] == 1, "the long answer came compressed, the others as they are"
     assert answer["refused"] == "INVALID_ARGUMENT"

@@ -11,7 +11,7 @@ import torch
 from model.transformer import Transformer
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextAnswer, TextResult
-from service.engine.scoring import MIN_WEIGHT, PairAnswer, PairResult
+from service.engine.scoring import MIN_WEIGHT, Pair, PairAnswer, PairResult
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
@@ -190,6 +190,31 @@ def test_a_failing_run_fails_its_pairs_alone(loaded: Translator, monkeypatch: py
         assert isinstance(answers.in_order()[0], EngineFailure)
     assert str(failed) == str(EngineFailure())
     assert isinstance(score(loaded, [("the red house", "the")])[0], PairResult)
+
+
+def test_a_scorer_that_cannot_go_on_ends_the_engine(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is gone: nothing may wait for it, and the process is meant to end."""
+    translator = Translator.load(nonsense_bundle, SETTINGS)
+    held = HeldScorer(monkeypatch)
+    running, waiting = Answers(1), Answers(1)
+    translator.submit_pairs([("the red house", "the")], 1.0, running)
+    assert held.arrived.wait(10)
+    assert [turn is not None for turn in translator.turns()] == [False, True]
+    translator.submit_pairs([("the red house", "the")], 1.0, waiting)
+
+    def fail(*_: object) -> list[list[Pair]]:
+        raise MemoryError("a secret of the runtime")
+
+    monkeypatch.setattr("service.engine.scorer.batches", fail)
+    held.gate.set()
+    assert isinstance(running.in_order()[0], PairResult)
+    assert str(waiting.in_order()[0]) == str(EngineFailure())
+    assert translator.engine.failed.wait(10)
+    with pytest.raises(EngineFailure):
+        translator.submit(["the red house"], DecodeOptions(), Answers(1))
+    with pytest.raises(EngineFailure):
+        translator.submit_pairs([("the red house", "the")], 1.0, Answers(1))
+    assert translator.close()
 
 
 def test_closing_answers_what_waits(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,15 @@ def test_it_serves_and_leaves_with_zero(tmp_path: Path, facts: Facts):
     assert facts.found["serving"]["models"] == ["en-fr"]
 
 
+def test_metrics_are_switched_off_apart_from_the_probes(tmp_path: Path, facts: Facts):
+    async def use(found: dict[str, object]) -> None:
+        pages = {page: await asyncio.to_thread(http_status, found["metrics_port"], page) for page in PAGES}
+        assert pages == {"/metrics": 404, "/livez": 200, "/readyz": 200, "/nothing": 404}
+
+    app = Application(config(tmp_path, metrics=False), lambda *_: ScriptedTranslator())
+    assert serve(app, facts, use) == 0
+
+
 PAGES = ("/metrics", "/livez", "/readyz", "/nothing")
 
 

@@ -3,6 +3,7 @@
 import logging
 import socket
 import struct
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -24,6 +25,25 @@ def test_a_head_request_has_no_body(server: MetricsServer):
     with urllib.request.urlopen(request, timeout=10) as response:
         assert response.status == 200
         assert response.read() == b""
+
+
+def test_metrics_can_be_off_while_the_probes_are_on():
+    server = MetricsServer("127.0.0.1:0", None, lambda: True, lambda: False)
+    server.start()
+    found = {}
+    for page in ("metrics", "livez", "readyz"):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{page}", timeout=10) as response:
+                found[page] = (response.status, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                found[page] = (error.code, error.read())
+    server.stop()
+    assert found == {
+        "metrics": (404, b"not found; try /livez, /readyz\n"),
+        "livez": (200, b"ok\n"),
+        "readyz": (503, b"no\n"),
+    }
 
 
 def test_a_client_that_leaves_is_no_news(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):

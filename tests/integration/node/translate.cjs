@@ -2,13 +2,19 @@
 //
 //     NODE_PATH=build/node/node_modules node translate.cjs translation.proto HOST:PORT TEXT...
 //
-// It prints one JSON object: what Translate, TranslateStream and Score answered.
+// It prints one JSON object: what Translate, TranslateStream and Score answered, and how many calls' answers came
+// compressed. Its requests are compressed (2: gzip).
+const zlib = require('zlib');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
 
 const [proto, target, ...texts] = process.argv.slice(2);
 const { dragoman } = grpc.loadPackageDefinition(protoLoader.loadSync(proto, { enums: String, defaults: true }));
-const client = new dragoman.v1.TranslationService(target, grpc.credentials.createInsecure());
+const options = { 'grpc.default_compression_algorithm': 2 };
+const client = new dragoman.v1.TranslationService(target, grpc.credentials.createInsecure(), options);
+let unpacked = 0;
+const { createGunzip } = zlib;
+Object.defineProperty(zlib, 'createGunzip', { value: () => (unpacked++, createGunzip()) });
 const languages = { sourceLanguage: 'en', targetLanguage: 'fr' };
 const ask = (method, request) =>
   new Promise((resolve, reject) =>
@@ -29,6 +35,7 @@ async function main() {
   const translations = results.map(({ translation }) => translation.text);
   const pairs = texts.map((source, number) => ({ source, target: translations[number] }));
   const scored = await ask('Score', { pairs, ...languages });
+  const long = await ask('Translate', { texts: Array(64).fill(texts[0]), ...languages, includeTokenIds: true });
   const refused = await ask('Translate', { texts: [], ...languages }).catch((error) => grpc.status[error.code]);
   console.log(JSON.stringify({
     translations,
@@ -36,6 +43,8 @@ async function main() {
     streamed: await stream(),
     scores: scored.results.map((result) => result.score.score),
     refused,
+    unpacked,
+    long: long.results.map(({ translation }) => translation.text),
   }));
   client.close();
 }

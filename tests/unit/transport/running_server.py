@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -46,12 +47,17 @@ async def running(
     root: bytes | None = None,
     tracer: CallTracer | None = None,
     translator: ScriptedTranslator | Translator | None = None,
+    **chosen: Any,
 ) -> AsyncIterator[Running]:
-    """``root``: what the client trusts, where ``security`` asks for TLS."""
+    """``root``: what the client trusts, where ``security`` asks for TLS. ``chosen``: other fields of ServerOptions."""
     metrics = Metrics()
     translator = translator or ScriptedTranslator()
     options = ServerOptions(
-        "127.0.0.1:0", max_open_calls, security=security or SecurityOptions(), tracer=tracer or SilentTracer()
+        "127.0.0.1:0",
+        max_open_calls,
+        security=security or SecurityOptions(),
+        tracer=tracer or SilentTracer(),
+        **chosen,
     )
     server = TranslationServer(options, limits or Limits(), DecodeOptions(), metrics)
     port = await server.start()
@@ -73,11 +79,12 @@ def with_server(
     security: SecurityOptions | None = None,
     root: bytes | None = None,
     tracer: CallTracer | None = None,
+    **chosen: Any,
 ) -> None:
     """Runs an asynchronous test against a fresh server; ten seconds are an age here."""
 
     async def run() -> None:
-        async with running(limits, max_open_calls, security, root, tracer) as server:
+        async with running(limits, max_open_calls, security, root, tracer, **chosen) as server:
             await asyncio.wait_for(test(server), 10)
 
     asyncio.run(run())

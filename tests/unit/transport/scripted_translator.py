@@ -64,7 +64,7 @@ class ScriptedTranslator:
         self._closed = False
         self._pool = ThreadPoolExecutor(64)
         # As far as the life cycle looks into the real one.
-        self.engine = SimpleNamespace(failed=threading.Event(), failure=None, turns=list)
+        self.engine = SimpleNamespace(failed=threading.Event(), failure=None)
 
     def submit(
         self,
@@ -149,6 +149,9 @@ class ScriptedTranslator:
             if isinstance(answer, RequestError):
                 raise answer
         return [answer for answer in answers if isinstance(answer, TextResult)]
+
+    def turns(self) -> list[float | None]:
+        return []
 
     def drain(self, timeout_s: float) -> bool:
         return True

@@ -1,0 +1,33 @@
+"""Which answers are compressed: those that are large enough, where the client takes it.
+
+Knows: sizes. Does not know: algorithms and what a client takes; gRPC agrees on gzip with the client by itself
+(`channel_options` in server.py), and sends an answer as it is where gzip does not make it smaller.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AnswerPacking:
+    """The answers of one call, each on its way out.
+
+    Attributes:
+        context: the call's; set before the first answer.
+    """
+
+    context: Context
+
+    def __init__(self, serializer: Callable[[Any], bytes], compress_from_bytes: int) -> None:
+        self._serializer = serializer
+        self._compress_from_bytes = compress_from_bytes
+
+    def serialize(self, answer: Any) -> bytes:
+        """The bytes to send; gRPC asks for them right before it asks whether they may be compressed."""
+        payload = self._serializer(answer)
+        if len(payload) < self._compress_from_bytes:
+            self.context.disable_next_message_compression()
+        return payload
