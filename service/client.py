@@ -15,15 +15,16 @@ from types import TracebackType
 from typing import Any, Final
 
 import grpc
-from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.client_answers import PRIORITIES, ServiceError, call_error, options_message, text_error, text_outcome
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
-from service.engine.request import Alternative, FinishReason, Priority, TextResult, Timings
-from service.errors import DragomanError
+from service.engine.request import Priority, TextResult
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
+
+__all__ = ["SERVICE_CONFIG", "Client", "ServiceError"]
 
 # Only UNAVAILABLE is sent again: nothing was done there. The server's pushback overrides the backoff.
 SERVICE_CONFIG: Final = {
@@ -47,26 +48,6 @@ SERVICE_CONFIG: Final = {
 }
 # Texts of a stream that were sent and whose results were not handed out yet; bounds what waits to be put in order.
 MAX_OPEN_TEXTS = 512
-_PRIORITIES = {Priority.INTERACTIVE: pb.PRIORITY_INTERACTIVE, Priority.BATCH: pb.PRIORITY_BATCH}
-_FINISH_REASONS = {
-    pb.FINISH_REASON_END_TOKEN: FinishReason.END_TOKEN,
-    pb.FINISH_REASON_LENGTH_LIMIT: FinishReason.LENGTH_LIMIT,
-    pb.FINISH_REASON_REPETITION: FinishReason.REPETITION,
-}
-
-
-class ServiceError(DragomanError):
-    """A call, or one text of it, was answered with an error.
-
-    Attributes:
-        code: name of the gRPC status, such as ``UNAVAILABLE``.
-        retry_after_s: when the service wants to be asked again; None where it did not say.
-    """
-
-    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.retry_after_s = retry_after_s
 
 
 class Client:
@@ -75,7 +56,13 @@ class Client:
     Args:
         target: HOST:PORT, or any name gRPC resolves, such as ``dns:///dragoman:50051``; a Connection where the service
             speaks TLS or asks for a token.
-        timeout_s: deadline of each call of translate() and list_models().
+        timeout_s: deadline of each call that is not a stream.
+
+    Methods that translate and score take, besides texts and languages:
+        options: how to search; None: the service's defaults.
+        alignment: whether results say which part of the source each part of the translation looked at.
+        priority: Priority.BATCH lets others go first.
+        model: name of the model, where the languages alone do not say which, or are "".
 
     Raises:
         ConfigurationError: a file of the connection cannot be used.
@@ -105,7 +92,7 @@ class Client:
         try:
             response: pb.ListModelsResponse = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise _service_error(error) from None
+            raise call_error(error) from None
         return response
 
     def health(self, service: str = "") -> str:
@@ -121,12 +108,20 @@ class Client:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:  # Check's way to say that it does not know the name
                 return "SERVICE_UNKNOWN"
-            raise _service_error(error) from None
+            raise call_error(error) from None
         name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
         return name
 
     def translate(
-        self, texts: Sequence[str], *, source: str, target: str, options: DecodeOptions | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        source: str,
+        target: str,
+        options: DecodeOptions | None = None,
+        alignment: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+        model: str = "",
     ) -> list[TextResult | ServiceError]:
         """Results in the order of the texts; a ServiceError in the place of a text that failed alone.
 
@@ -137,17 +132,27 @@ class Client:
             texts=texts,
             source_language=source,
             target_language=target,
-            options=_options(options),
+            model=model,
+            options=options_message(options),
+            priority=PRIORITIES[priority],
             include_token_ids=True,
+            include_alignment=alignment,
         )
         try:
             response = self._stub.Translate(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise _service_error(error) from None
-        return [_outcome(result) for result in response.results]
+            raise call_error(error) from None
+        return [text_outcome(result) for result in response.results]
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, source: str, target: str, length_penalty: float | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        source: str,
+        target: str,
+        length_penalty: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        model: str = "",
     ) -> list[pb.TargetScore | ServiceError]:
         """How probable given translations are, (text, translation) each, with tokens and alignment; in their order.
 
@@ -158,17 +163,27 @@ class Client:
             pairs=[pb.ScorePair(source=text, target=translation) for text, translation in pairs],
             source_language=source,
             target_language=target,
+            model=model,
             length_penalty=length_penalty,
+            priority=PRIORITIES[priority],
             include_alignment=True,
         )
         try:
             response = self._stub.Score(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise _service_error(error) from None
-        return [_text_error(item.error) if item.HasField("error") else item.score for item in response.results]
+            raise call_error(error) from None
+        return [text_error(item.error) if item.HasField("error") else item.score for item in response.results]
 
     def translate_stream(
-        self, texts: Iterable[str], *, source: str, target: str, options: DecodeOptions | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        source: str,
+        target: str,
+        options: DecodeOptions | None = None,
+        alignment: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+        model: str = "",
     ) -> Iterator[TextResult | ServiceError]:
         """Any number of texts, read as the service takes them; results in their order, each as soon as it can be.
 
@@ -177,7 +192,13 @@ class Client:
                 results before it are out.
         """
         config = pb.StreamConfig(
-            source_language=source, target_language=target, options=_options(options), include_token_ids=True
+            source_language=source,
+            target_language=target,
+            model=model,
+            options=options_message(options),
+            priority=PRIORITIES[priority],
+            include_token_ids=True,
+            include_alignment=alignment,
         )
         return _OrderedStream(self._stub, config, texts).results()
 
@@ -196,7 +217,10 @@ class Client:
             ServiceError: the stream broke; texts without a result may be sent again.
         """
         config = pb.StreamConfig(
-            source_language=source, target_language=target, options=_options(options), priority=_PRIORITIES[priority]
+            source_language=source,
+            target_language=target,
+            options=options_message(options),
+            priority=PRIORITIES[priority],
         )
 
         def requests() -> Iterator[pb.TranslateStreamRequest]:
@@ -207,9 +231,9 @@ class Client:
         call = self._stub.TranslateStream(requests())
         try:
             for response in call:
-                yield response.id, _outcome(response.result)
+                yield response.id, text_outcome(response.result)
         except grpc.RpcError as error:
-            raise _service_error(error) from None
+            raise call_error(error) from None
         finally:
             call.cancel()
 
@@ -233,11 +257,11 @@ class _OrderedStream:
             for response in call:
                 early[response.id] = response.result
                 while str(next_number) in early:
-                    yield _outcome(early.pop(str(next_number)))
+                    yield text_outcome(early.pop(str(next_number)))
                     next_number += 1
                     self._places.release()
         except grpc.RpcError as error:
-            raise _service_error(error) from None
+            raise call_error(error) from None
         finally:
             self._has_ended = True
             self._places.release()
@@ -255,56 +279,3 @@ class _OrderedStream:
                 yield pb.TranslateStreamRequest(text=pb.StreamText(id=str(number), text=text))
         except Exception as error:  # gRPC would only say that the iterator failed
             self._failure.put(error)
-
-
-def _options(options: DecodeOptions | None) -> pb.DecodeOptions | None:
-    if options is None:
-        return None
-    return pb.DecodeOptions(
-        num_beams=options.num_beams,
-        length_penalty=options.length_penalty,
-        num_alternatives=options.num_alternatives,
-        max_length=options.max_length,
-        no_repeat_ngram_size=options.no_repeat_ngram_size,
-        repetition_penalty=options.repetition_penalty,
-        min_length=options.min_length,
-    )
-
-
-def _outcome(result: pb.TextResult) -> TextResult | ServiceError:
-    if result.HasField("error"):
-        return _text_error(result.error)
-    translation = result.translation
-    best = Alternative(translation.text, tuple(translation.token_ids), translation.score)
-    others = [Alternative(item.text, tuple(item.token_ids), item.score) for item in translation.alternatives[1:]]
-    timings = translation.timings
-    return TextResult(
-        alternatives=(best, *others),
-        finish_reason=_FINISH_REASONS[result.finish_reason],
-        num_source_tokens=translation.num_source_tokens,
-        num_target_tokens=translation.num_target_tokens,
-        num_sentences=translation.num_sentences,
-        split=translation.split,
-        timings=Timings(
-            timings.queue_s,
-            timings.encode_s,
-            timings.decode_s,
-            timings.prepare_s,
-            timings.finish_s,
-            timings.align_s,
-        ),
-        length_limited=translation.length_limited,
-        repetition_found=translation.repetition_found,
-    )
-
-
-def _text_error(error: pb.TextError) -> ServiceError:
-    return ServiceError(code_pb2.Code.Name(error.code), error.message)
-
-
-def _service_error(error: grpc.RpcError) -> ServiceError:
-    code: Any = getattr(error, "code", lambda: grpc.StatusCode.UNKNOWN)()
-    details: Any = getattr(error, "details", lambda: "")()
-    trailing: Any = getattr(error, "trailing_metadata", lambda: None)()
-    pushback = {item.key: item.value for item in trailing or ()}.get("grpc-retry-pushback-ms")
-    return ServiceError(code.name, details or "", float(pushback) / 1000 if pushback else None)

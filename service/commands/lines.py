@@ -31,8 +31,12 @@ LineAnswer = TextResult | DragomanError
 class LineTranslator(Protocol):
     """Something that translates texts one after the other."""
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
-        """Answers in the order of the texts, each as soon as it can be; an error in the place of a text that failed."""
+    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
+        """Answers in the order of the texts, each as soon as it can be; an error in the place of a text that failed.
+
+        Args:
+            alignment: whether answers carry theirs.
+        """
 
     def __enter__(self) -> "LineTranslator": ...
 
@@ -74,7 +78,7 @@ class EmbeddedLines:
             self._reader.join(MAX_WAIT_S)  # it may wait for a line that never comes: there it does no harm
         self._translator.close()
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
+    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
         """As LineTranslator. Texts are read on another thread, so that answers go out while it waits for more."""
         waiting: queue.Queue[Future[TextAnswer] | BaseException | None] = queue.Queue()
         places = threading.Semaphore(MAX_OPEN_TEXTS)
@@ -86,7 +90,7 @@ class EmbeddedLines:
                         pass
                     if self._has_ended.is_set():
                         return
-                    waiting.put(self._submit(text, options))
+                    waiting.put(self._submit(text, options, alignment))
                 waiting.put(None)
             except BaseException as error:
                 waiting.put(error)
@@ -99,12 +103,16 @@ class EmbeddedLines:
             yield item.result()
             places.release()
 
-    def _submit(self, text: str, options: DecodeOptions) -> Future[TextAnswer]:
+    def _submit(self, text: str, options: DecodeOptions, alignment: bool) -> Future[TextAnswer]:
         future: Future[TextAnswer] = Future()
         while not self._has_ended.is_set():
             try:
                 self._translator.submit(
-                    [text], options, lambda _, answer: future.set_result(answer), languages=self._languages
+                    [text],
+                    options,
+                    lambda _, answer: future.set_result(answer),
+                    languages=self._languages,
+                    alignment=alignment,
                 )
                 return future
             except Overloaded as error:  # by texts before this one: they leave room as they finish
@@ -139,9 +147,11 @@ class RemoteLines:
     ) -> None:
         self._client.close()
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions) -> Iterator[LineAnswer]:
+    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
         """As LineTranslator. Raises ServiceError where the stream breaks."""
-        return self._client.translate_stream(texts, source=self._source, target=self._target, options=options)
+        return self._client.translate_stream(
+            texts, source=self._source, target=self._target, options=options, alignment=alignment
+        )
 
 
 def only_source(client: Client, target: str) -> str:

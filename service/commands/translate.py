@@ -1,6 +1,7 @@
 """`dragoman translate`. Knows: its flags, its input and its output. Does not know: how a line is translated."""
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -31,6 +32,10 @@ def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.Argum
     parser.add_argument("--to", required=True, metavar="CODE", help="language to translate to, BCP-47, such as fr")
     parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: text, score, token ids and more")
+    parser.add_argument(
+        "--alignment", action="store_true",
+        help="say which characters of the text each part of its translation looked at; needs --json",
+    )  # fmt: skip
     add_decode_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=translate, parser=parser)
@@ -126,16 +131,18 @@ def translate(options: argparse.Namespace) -> int:
     decode_options = read_decode_options(options)
     if decode_options.num_alternatives > 1 and not options.json:
         wrong_usage(options, "--alternatives needs --json: one line holds one translation")
+    if options.alignment and not options.json:
+        wrong_usage(options, "--alignment needs --json: a line holds the translation alone")
     texts: Iterable[str] = _given_texts(options) or read_lines(sys.stdin.buffer)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the locale is
     code = DONE
     with open_lines(options, options.source, options.to) as lines:
-        for number, answer in enumerate(lines.translate(texts, decode_options), start=1):
+        for number, answer in enumerate(lines.translate(texts, decode_options, options.alignment), start=1):
             if isinstance(answer, DragomanError):
                 code = FAILED
                 print(f"dragoman translate: text {number}: {answer}", file=sys.stderr)
-            line = _as_json(answer) if options.json else getattr(answer, "text", "")
+            line = _as_json(answer, options.alignment) if options.json else getattr(answer, "text", "")
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
     return code
@@ -176,7 +183,7 @@ def _decoded(line: bytes, number: int) -> str:
         raise InputError(f"line {number} of the input is not valid UTF-8") from None
 
 
-def _as_json(answer: LineAnswer) -> str:
+def _as_json(answer: LineAnswer, has_alignment: bool) -> str:
     if not isinstance(answer, TextResult):
         return json.dumps({"error": str(answer)}, ensure_ascii=False)
     best, *others = answer.alternatives
@@ -189,9 +196,14 @@ def _as_json(answer: LineAnswer) -> str:
         "num_source_tokens": answer.num_source_tokens,
         "num_target_tokens": answer.num_target_tokens,
         "split": answer.split,
+        "length_limited": answer.length_limited,
+        "repetition_found": answer.repetition_found,
+        "timings": dataclasses.asdict(answer.timings),
     }
     if others:
         found["alternatives"] = [
             {"text": item.text, "score": item.score, "token_ids": list(item.token_ids)} for item in answer.alternatives
         ]
+    if has_alignment:
+        found["alignment"] = [dataclasses.asdict(link) for link in answer.alignment]
     return json.dumps(found, ensure_ascii=False)

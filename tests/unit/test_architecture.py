@@ -41,6 +41,7 @@ ONLY_IN = {
         "service/transport",
         "service/app.py",
         "service/client.py",
+        "service/client_answers.py",
         "service/connection.py",
         "service/cli.py",
         "service/demo.py",

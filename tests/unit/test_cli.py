@@ -91,6 +91,20 @@ def test_json_holds_everything(translator: ScriptedTranslator, bundle: str, caps
     assert [item["text"] for item in found["alternatives"]] == ["A", "A'"]
     options = translator.submissions[0][1]
     assert (options.num_beams, options.length_penalty) == (5, 0.6)
+    assert found["timings"]["decode_s"] == 0.3
+    assert (found["length_limited"], found["repetition_found"]) == (False, False)
+    assert "alignment" not in found
+
+
+def test_alignment_is_asked_for_and_printed(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
+):
+    link = {"source_start": 0, "source_end": 1, "target_start": 0, "target_end": 1, "weight": 0.5}
+    assert run("translate", "--bundle", bundle, "--to", "fr", "--json", "--alignment", "a") == 0
+    assert json.loads(capsys.readouterr().out)["alignment"] == [link]
+    with running_on_thread() as server:
+        assert run("translate", "--target", server.address, "--to", "fr", "--json", "--alignment", "a") == 0
+        assert json.loads(capsys.readouterr().out)["alignment"] == [link]
 
 
 def test_a_failed_text_leaves_an_empty_line(
@@ -121,6 +135,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "a"], 2, "--to"),
         (["translate", "--to", "fr", "--beam", "17", "a"], 2, r"num_beams (17) must be in [1, 16]"),
         (["translate", "--to", "fr", "--alternatives", "2", "a"], 2, "--alternatives needs --json"),
+        (["translate", "--to", "fr", "--alignment", "a"], 2, "--alignment needs --json"),
         (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),
         (["translate", "--to", "fr", "--target", "h:1", "--precision", "int8", "a"], 2, "not for --target"),
         (["translate", "--to", "fr", "--bundle", "/nothing/there", "a"], 78, "no bundle at /nothing/there"),

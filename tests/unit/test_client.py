@@ -3,13 +3,16 @@
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from service.client import Client, ServiceError
+from service.client_answers import text_outcome
 from service.decoding.options import DecodeOptions
-from service.engine.request import FinishReason, TextResult
+from service.engine.request import AlignmentLink, FinishReason, Priority, TextResult
 from service.errors import Draining, EngineFailure, Overloaded
+from service.pb import translation_pb2 as pb
 from service.transport.status import DRAINING_RETRY_S
 from tests.unit.transport.running_server import Running, running_on_thread
 
@@ -36,6 +39,51 @@ def test_results_have_everything_the_service_says(client: Client):
     ]
     assert result.finish_reason is FinishReason.END_TOKEN
     assert result.timings.decode_s == 0.3
+
+
+def test_alignment_comes_where_it_is_asked_for(client: Client):
+    link = AlignmentLink(0, 1, 0, 1, 0.5)
+    for alignment in (True, False):
+        asked: dict[str, Any] = {"source": "en", "target": "fr", "alignment": alignment}
+        for result in (*client.translate(["a"], **asked), *client.translate_stream(["a"], **asked)):
+            assert isinstance(result, TextResult)
+            assert result.alignment == ((link,) if alignment else ())
+
+
+def test_model_and_priority_arrive(server: Running, client: Client):
+    asked: dict[str, Any] = {"source": "", "target": "", "model": "en-fr", "priority": Priority.BATCH}
+    assert client.translate(["a"], **asked)
+    assert list(client.translate_stream(["a"], **asked))
+    assert client.score([("a", "b")], **asked)
+    assert [priority for _, _, priority, _ in server.translator.submissions] == [Priority.BATCH] * 2
+    assert server.translator.pair_submissions[0][1] is Priority.BATCH
+    with pytest.raises(ServiceError, match="NOT_FOUND"):
+        client.translate(["a"], **(asked | {"model": "none"}))
+
+
+def test_an_error_says_why_for_programs_too(server: Running, client: Client):
+    with pytest.raises(ServiceError) as caught:
+        client.translate([], source="en", target="fr")
+    assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert caught.value.request_id
+    server.translator.answers["bad"] = EngineFailure()
+    [_, bad] = client.translate(["a", "bad"], source="en", target="fr")
+    assert isinstance(bad, ServiceError)
+    assert bad.reason == "INTERNAL"
+    with Client("127.0.0.1:1", timeout_s=0.2) as lonely, pytest.raises(ServiceError) as alone:
+        lonely.translate(["a"], source="en", target="fr")
+    assert alone.value.reason == ""
+
+
+def test_what_a_later_service_may_say_is_read(client: Client):
+    """Within v1 new enum values may come."""
+    later = pb.TextResult(translation=pb.Translation(text="A"), finish_reason=99)  # type: ignore[arg-type]
+    result = text_outcome(later)
+    assert isinstance(result, TextResult)
+    assert result.text == "A"
+    unknown = text_outcome(pb.TextResult(error=pb.TextError(code=99, message="new")))
+    assert isinstance(unknown, ServiceError)
+    assert unknown.code == "UNKNOWN"
 
 
 def test_options_arrive_unchanged(server: Running, client: Client):

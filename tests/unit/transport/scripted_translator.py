@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 from service.decoding.options import DecodeOptions
@@ -91,6 +92,8 @@ class ScriptedTranslator:
             self.gate.wait()
             for index, text in reversed(list(enumerate(texts))):
                 found = self._answer(text, options, is_cancelled.is_set())
+                if alignment and isinstance(found, TextResult):
+                    found = replace(found, alignment=(AlignmentLink(0, 1, 0, 1, 0.5),))
                 if watch and isinstance(found, TextResult):
                     watch.decoded(found.timings)
                     watch.assembled(time.monotonic(), time.monotonic())
