@@ -198,7 +198,6 @@ def _as_json(answer: LineAnswer, has_alignment: bool) -> str:
         "split": answer.split,
         "length_limited": answer.length_limited,
         "repetition_found": answer.repetition_found,
-        "timings": dataclasses.asdict(answer.timings),
     }
     if others:
         found["alternatives"] = [
