@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks import random_model, texts
-from benchmarks.ctranslate2_model import write_ctranslate2
+from benchmarks.ctranslate2_model import Vocabulary, write_ctranslate2
 from benchmarks.systems import Artifacts
 from export.cli import CALIBRATION_LINES, read_sample
 from export.transformers_layout import write_transformers
@@ -62,7 +62,7 @@ def prepare(given: argparse.Namespace) -> tuple[ModelConfig, Artifacts]:
         calibration = tuple(calibration_texts(model.config, given.forced))
         options = ExportOptions(name="-".join(languages), version="benchmark", calibration_texts=calibration)
         write_bundle(model, tokenizer, description, artifacts.bundle, options)
-    write_ctranslate2(model, tokenizer, artifacts.ctranslate2)
+    write_ctranslate2(model, Vocabulary.of(tokenizer), artifacts.ctranslate2)
     write_transformers(model, tokenizer, languages, artifacts.transformers)
     done.write_text(stamp)
     return model.config, chosen

@@ -6,7 +6,7 @@ Knows: the names of CTranslate2's specification. Does not know: how it is measur
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ctranslate2
 import numpy as np
@@ -14,11 +14,32 @@ from ctranslate2.converters import utils
 from ctranslate2.specs import common_spec, transformer_spec
 
 from model.transformer import EncoderLayer, MultiHeadAttention, Transformer
+from service.runtime.piece_tokenizer import PieceTokenizer
 from service.runtime.tokenizer import Tokenizer
 
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
 COMPUTE_TYPES = ("int8", "float32")
 Spec = Any
+
+
+class Vocabulary(NamedTuple):
+    """The name of every id, all different: what CTranslate2 takes and gives instead of ids."""
+
+    source: list[str]
+    target: list[str]
+    start: int
+    end: int
+    unknown: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        ids = (tokenizer.start, tokenizer.end, tokenizer.unknown)
+        if isinstance(tokenizer, PieceTokenizer):
+            sides = (tokenizer.table.source, tokenizer.table.target)
+            source, target = ([piece or f"<no piece {i}>" for i, piece in enumerate(side)] for side in sides)
+            return cls(source, target, *ids)
+        pieces = [tokenizer.processor.id_to_piece(i) for i in range(tokenizer.vocab_size)]
+        return cls(pieces, pieces, *ids)
 
 
 def array(tensor: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
@@ -58,7 +79,7 @@ def fill_layer(spec: Spec, layer: Any) -> None:
     fill_norm(spec.ffn.layer_norm, layer.feed_forward_residual.norm)
 
 
-def specification(model: Transformer, tokenizer: Tokenizer) -> Spec:
+def specification(model: Transformer, vocabulary: Vocabulary) -> Spec:
     """All weights in CTranslate2's terms."""
     config, is_pre = model.config, model.config.norm == "pre"
     activation = getattr(common_spec.Activation, ACTIVATIONS[config.activation])
@@ -80,18 +101,18 @@ def specification(model: Transformer, tokenizer: Tokenizer) -> Spec:
     spec.decoder.projection.weight = array(model.target_embedding.weight)
     if model.output_bias is not None:
         spec.decoder.projection.bias = array(model.output_bias)
-    pieces = [tokenizer.processor.id_to_piece(i) for i in range(tokenizer.vocab_size)]
-    spec.register_source_vocabulary(pieces)
-    spec.register_target_vocabulary(pieces)
-    spec.config.bos_token = spec.config.decoder_start_token = pieces[tokenizer.start]
-    spec.config.eos_token, spec.config.unk_token = pieces[tokenizer.end], pieces[tokenizer.unknown]
+    spec.register_source_vocabulary(vocabulary.source)
+    spec.register_target_vocabulary(vocabulary.target)
+    pieces = vocabulary.target
+    spec.config.bos_token = spec.config.decoder_start_token = pieces[vocabulary.start]
+    spec.config.eos_token, spec.config.unk_token = pieces[vocabulary.end], pieces[vocabulary.unknown]
     spec.config.layer_norm_epsilon = config.norm_epsilon
     return spec
 
 
-def write_ctranslate2(model: Transformer, tokenizer: Tokenizer, folder: Path) -> None:
+def write_ctranslate2(model: Transformer, vocabulary: Vocabulary, folder: Path) -> None:
     """Writes a float32 model folder, replaced if it exists; CTranslate2 quantizes as it loads (``compute_type``)."""
-    spec = specification(model, tokenizer)
+    spec = specification(model, vocabulary)
     spec.validate()
     spec.optimize()
     shutil.rmtree(folder, ignore_errors=True)

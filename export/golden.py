@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from export.graph_runner import GraphRunner
-from model.reference_decode import Extend, constrained, search_beams, search_greedily
+from model.reference_decode import Extend, constrained, search_beams, search_greedily, with_penalties
 from service.runtime.bundle import Decoding, Golden, Language
 from service.runtime.tokenizer import Tokenizer
 
@@ -27,6 +27,14 @@ class ClearestGap:
         values, tokens = self.extend(ids, max(count, 2))
         self.smallest = min(self.smallest, float(values[0] - values[1]))
         return values[:count], tokens[:count]
+
+
+def extend_with_penalties(
+    runner: GraphRunner, source: Sequence[int], length: int, end: int, decoding: Decoding
+) -> Extend:
+    extend: Extend = runner.extend_with(source, length)
+    ngram, least = decoding.no_repeat_ngram_size, decoding.min_length
+    return with_penalties(extend, end, runner.shape.vocab_size, ngram, 1.0, least) if ngram or least else extend
 
 
 def golden_translations(
@@ -49,9 +57,9 @@ def golden_translations(
         source = [*languages[1].prefix, *languages[0].prefix, *ids, tokenizer.end]
         length = min(decoding.max_length or 3 * len(source) + 16, max_target_tokens)
         rules = (languages[1].first, decoding.banned, last, length)
-        gap = ClearestGap(runner.extend_with(source, length))
+        gap = ClearestGap(extend_with_penalties(runner, source, length, tokenizer.end, decoding))
         greedy = search_greedily(constrained(gap, *rules), tokenizer.end, length, source)
-        extend = constrained(runner.extend_with(source, length), *rules)
+        extend = constrained(extend_with_penalties(runner, source, length, tokenizer.end, decoding), *rules)
         stop = decoding.stop_at_beams
         beams = search_beams(extend, tokenizer.end, length, NUM_BEAMS, source=source, stop_at_beams=stop)
         ended = greedy.ids[-1] == beams[0].ids[-1] == tokenizer.end and len(greedy.ids) <= MAX_LENGTH

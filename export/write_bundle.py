@@ -6,7 +6,7 @@ Knows: which files a bundle has. Does not know: operators (layers.py), what make
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from export.cache_graphs import move_graph, store_graph
 from export.calibrate import equalize, record
+from export.candidates import padded, padded_size
 from export.golden import golden_translations
 from export.graph_runner import GraphRunner
 from export.graphs import DecoderStep, encoder_graph, score_graph
@@ -125,8 +126,11 @@ def write_graphs(
     """Writes all graphs of one precision into ``folder/precision``."""
     target = folder / precision
     target.mkdir(parents=True)
-    weights = WeightsFile("weights.bin")
-    parts = (model.config, state)
+    weights, config = WeightsFile("weights.bin"), model.config
+    if matrices.candidate_blocks and (size := padded_size(config.vocab_size)) != config.vocab_size:
+        state = padded(state, config.vocab_size, config.tie_embeddings)
+        config = replace(config, vocab_size=size, output_bias=True)
+    parts = (config, state)
     graphs = {"encoder": encoder_graph(parts, matrices, weights), "score": score_graph(parts, matrices, weights)}
     on_device = precision.startswith("cuda")
     widths = CUDA_BEAM_WIDTHS if on_device else BEAM_WIDTHS

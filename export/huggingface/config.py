@@ -49,6 +49,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
     "prefix": (None, ""),
+    "force_bos_token_to_be_generated": (False,),
 }
 FIXED_M2M100 = FIXED | {"normalize_before": (True, False), "add_final_layer_norm": (True, False)}
 IRRELEVANT = {  # to a finished model that translates
@@ -58,7 +59,7 @@ IRRELEVANT = {  # to a finished model that translates
     *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward", "tf_legacy_loss"),
     *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "finetuning_task", "tokenizer_class"),
     *("task_specific_params", "xla_device", "bos_token_id", "sep_token_id", "cls_token_id", "attn_implementation"),
-    *("_attn_implementation_autoset", "max_source_positions", "max_target_positions"),
+    *("_attn_implementation_autoset", "max_source_positions", "max_target_positions", "extra_pos_embeddings"),
 }
 
 

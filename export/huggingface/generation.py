@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.huggingface.folder import HuggingFaceFolder, ImportRefused
+from service.decoding.options import MAX_NGRAM
 from service.runtime.bundle import Decoding
 
 GENERATION = "generation_config.json"
 USED = {"max_length", "bad_words_ids", "renormalize_logits", "forced_bos_token_id", "forced_eos_token_id"}
 USED |= {"early_stopping", "decoder_start_token_id", "eos_token_id", "pad_token_id", "num_beams", "length_penalty"}
+USED |= {"no_repeat_ngram_size", "min_length", "min_new_tokens"}
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "do_sample": (False, None),
     "max_new_tokens": (None,),
-    "min_length": (0, 1, None),
-    "min_new_tokens": (None, 0),
     "max_time": (None,),
     "stop_strings": (None, []),
-    "repetition_penalty": (1.0, None),
+    "repetition_penalty": (1.0, None),  # greedy search applies it to logits, which no graph here gives
     "encoder_repetition_penalty": (1.0, None),
-    "no_repeat_ngram_size": (0, None),
     "encoder_no_repeat_ngram_size": (0, None),
     "remove_invalid_values": (False, None),
     "exponential_decay_length_penalty": (None,),
@@ -98,22 +97,46 @@ def read_generation(folder: HuggingFaceFolder, config: Mapping[str, Any], ids: t
         raise ImportRefused(f"{where}: early_stopping ({early!r}) must be true or false")
     banned = bad_words(values.get("bad_words_ids"), ids[1], where)
     renormalize = bool(values.get("renormalize_logits"))
+    start = int(number(values, "decoder_start_token_id", where, default=ids[2]))
+    ngram, least = penalties(values, where, start_is_possible=start != ids[1] and start not in banned)
     max_length = number(values, "max_length", where)
     first = number(values, "forced_bos_token_id", where, default=-1)
-    start = number(values, "decoder_start_token_id", where, default=ids[2])
     return Generation(
         Decoding(
             banned=() if renormalize else banned,
             force_end=forced_end is not None,
             stop_at_beams=bool(early),
             max_length=max(int(max_length) - 1, 0),  # theirs counts the start token
+            no_repeat_ngram_size=ngram,
+            min_length=least,
         ),
         impossible=banned if renormalize else (),
         first=() if first < 0 else (int(first),),
-        start=int(start),
+        start=start,
         num_beams=int(number(values, "num_beams", where, default=1)),
         length_penalty=number(values, "length_penalty", where, default=1.0),
     )
+
+
+def penalties(values: Mapping[str, Any], where: str, start_is_possible: bool) -> tuple[int, int]:
+    """no_repeat_ngram_size and min_length as decode options, where ``generate`` means the same by them.
+
+    It looks for n-grams from the start token on, which makes no difference where that token cannot come again.
+    """
+    ngram = int(number(values, "no_repeat_ngram_size", where))
+    # The start token counts in the one and not in the other, which goes before.
+    least = int(number(values, "min_new_tokens", where)) or max(int(number(values, "min_length", where)) - 1, 0)
+    if ngram and not 2 <= ngram <= MAX_NGRAM:
+        raise ImportRefused(f"{where}: no_repeat_ngram_size ({ngram}) must be 0 or in [2, {MAX_NGRAM}]")
+    if ngram and start_is_possible:
+        raise ImportRefused(
+            f"{where}: no_repeat_ngram_size ({ngram}) is implemented only where decoder_start_token_id is the end "
+            "token or one of bad_words_ids"
+        )
+    if values.get("renormalize_logits") and (ngram or least):
+        key = "no_repeat_ngram_size" if ngram else "min_new_tokens" if values.get("min_new_tokens") else "min_length"
+        raise ImportRefused(f"{where}: {key} ({values[key]}) together with renormalize_logits is not implemented")
+    return ngram, least
 
 
 def check_keys(values: Mapping[str, Any], where: str) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from service.decoding.options import DecodeOptions
@@ -113,6 +114,18 @@ class Translator:
         wanted = options.max_length or self.settings.default_max_length or own
         return min(wanted, self.info.max_target_tokens)
 
+    def completed(self, options: DecodeOptions) -> DecodeOptions:
+        """``options`` with what the model's authors chose where a request says nothing."""
+        own = self.manifest.decoding
+        if not (own.no_repeat_ngram_size or own.min_length):
+            return options
+        least = options.min_length or own.min_length
+        return replace(
+            options,
+            no_repeat_ngram_size=options.no_repeat_ngram_size or own.no_repeat_ngram_size,
+            min_length=min(least, options.max_length) if options.max_length else least,
+        )
+
     def submit(
         self,
         texts: Sequence[str],
@@ -141,6 +154,7 @@ class Translator:
                 has several languages and none was chosen.
         """
         self.check(options)
+        options = self.completed(options)
         self.engine.check(priority, deadline)
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)

@@ -98,12 +98,15 @@ class Decoding:
         force_end: a translation that reaches its limit of tokens ends with the end token, at no cost.
         stop_at_beams: beam search ends as soon as it has as many finished hypotheses as beams.
         max_length: target tokens of a sentence where neither request nor server says; 0: by the source's length.
+        no_repeat_ngram_size, min_length: decode options of these names where a request has 0.
     """
 
     banned: tuple[int, ...] = ()
     force_end: bool = False
     stop_at_beams: bool = False
     max_length: int = 0
+    no_repeat_ngram_size: int = 0
+    min_length: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ class PieceTokenizer(Tokenizer):
         self.pad, self.end, self.unknown, self.start = table.pad, table.end, table.unknown, table.start
         self.ids = {piece: i for i, piece in enumerate(table.source) if piece is not None}
         self.target_ids = {piece: i for i, piece in enumerate(table.target) if piece is not None}
-        self.pieces = [None if i in set(table.silent) else piece for i, piece in enumerate(table.target)]
+        silent = set(table.silent)
+        self.pieces = [None if i in silent else piece for i, piece in enumerate(table.target)]
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "PieceTokenizer":

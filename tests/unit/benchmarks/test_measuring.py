@@ -85,10 +85,10 @@ def test_a_call_without_answer_counts_against_the_objective() -> None:
 def test_ctranslate2_gets_the_same_model(
     changes: dict[str, object], nonsense_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    from benchmarks.ctranslate2_model import load, write_ctranslate2
+    from benchmarks.ctranslate2_model import Vocabulary, load, write_ctranslate2
 
     model, tokenizer = nonsense_model(**changes), nonsense_tokenizer
-    write_ctranslate2(model, tokenizer, tmp_path / "model")
+    write_ctranslate2(model, Vocabulary.of(tokenizer), tmp_path / "model")
     peer = load(tmp_path / "model", "float32", 1, 1)
     processor = tokenizer.processor
     for text in sentences(4):

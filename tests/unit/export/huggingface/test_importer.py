@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import read_checkpoint
 from export.huggingface.language_codes import bcp47, bcp47_of_all
-from model.reference_decode import constrained, extend_with, search_beams, search_greedily
+from model.reference_decode import constrained, extend_with, search_beams, search_greedily, with_penalties
 from service.cli import main
 from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
@@ -222,6 +222,45 @@ def test_every_key_has_one_fate() -> None:
         (generation.USED, generation.NEUTRAL.keys(), generation.IRRELEVANT),
     ):
         assert len(set().union(*fates)) == sum(map(len, fates))
+
+
+def test_ngrams_and_least_lengths_of_the_folder_are_what_a_request_does_not_say(
+    make_folder: Make, tmp_path: Path
+) -> None:
+    folder, bundle = make_folder(num_heads=4), tmp_path / "bundle"
+    keys = {"renormalize_logits": False, "no_repeat_ngram_size": 2, "min_length": 5}
+    edit_json(folder / "generation_config.json", **keys)
+    text = tmp_path / "sample.txt"
+    text.write_text("\n".join(sentences(8)))
+    command = ["import-marian", str(folder), str(bundle), "--precision", "cpu-fp32", "--calibration", str(text)]
+    assert main(command) == 0
+    checkpoint = read_checkpoint(folder, [], ["fr"])
+    [prefix] = checkpoint.targets[0].prefix
+    end, size = checkpoint.tokenizer.end, checkpoint.tokenizer.vocab_size
+    translator = Translator.load(bundle, EngineSettings(num_workers=1, stop_repetition=False))
+    try:
+        assert (translator.manifest.decoding.no_repeat_ngram_size, translator.manifest.decoding.min_length) == (2, 4)
+        for wanted, ngram, least in ((DecodeOptions(num_beams=1), 2, 4), (DecodeOptions(4, min_length=6), 2, 6)):
+            for words, result in zip(
+                sentences(4), translator.translate(sentences(4), wanted, ("en", "fr")), strict=True
+            ):
+                source = [prefix, *checkpoint.tokenizer.encode([words])[0], end]
+                extend = extend_with(checkpoint.model, source, checkpoint.tokenizer.start)
+                extend = with_penalties(extend, end, size, ngram, 1.0, least)
+                extend = constrained(extend, banned=checkpoint.decoding.banned, last=end, max_length=40)
+                greedy = wanted.num_beams == 1
+                right = search_greedily(extend, end, 40) if greedy else search_beams(extend, end, 40, 4)[0]
+                assert list(result.alternatives[0].token_ids) == right.ids
+    finally:
+        translator.close()
+    for key, value, message in (
+        ("no_repeat_ngram_size", 1, r"no_repeat_ngram_size \(1\)"),
+        ("bad_words_ids", [], "decoder_start_token_id is the end token"),
+        ("renormalize_logits", True, "no_repeat_ngram_size .* renormalize_logits"),
+    ):
+        edit_json(folder / "generation_config.json", **(keys | {"bad_words_ids": [[1]], key: value}))
+        with pytest.raises(ImportRefused, match=message):
+            read_checkpoint(folder, [], [])
 
 
 def test_separate_vocabularies(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
