@@ -77,11 +77,7 @@ bench: .venv/bench.stamp  ## every benchmark in its quick form, on a small model
 	$(BIN)/python -m benchmarks.load build/bench/random --forced 25 --quick --work $(BENCH) --out $(BENCH)/load.json
 
 gpu-check: .venv/dev.stamp .venv/bench.stamp  ## on a machine with an NVIDIA GPU and CUDA 13: its tests and benchmarks
-	rm -rf build/gpu && mkdir -p build/gpu
-	$(BIN)/dragoman derive-cuda service/models/en-fr build/gpu/en-fr
-	$(BIN)/python -m benchmarks.random_model build/gpu/base
-	$(BIN)/dragoman export build/gpu/base build/gpu/base-bundle --precision cuda-fp16
-	$(BIN)/python -m benchmarks.gpu build/gpu/en-fr build/gpu/base-bundle $(if $(DRAGOMAN_DATA),--data $(DRAGOMAN_DATA)) --out build/gpu/gpu.json $(GPU_FLAGS)
+	$(BIN)/python -m benchmarks.gpu $(if $(DRAGOMAN_DATA),--data $(DRAGOMAN_DATA)) --out build/gpu/gpu.json $(GPU_FLAGS)
 
 image:  ## the container image for CPUs: no PyTorch, no CUDA
 	$(BUILD_IMAGE) $(IMAGE_FLAGS) --tag $(IMAGE):$(VERSION) .

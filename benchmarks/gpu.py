@@ -1,132 +1,156 @@
-"""Everything that is to be seen on a GPU, in one JSON: its tests, steps beside what memory allows, BLEU.
+"""Everything that is to be seen on a GPU, by one command, in one JSON: ``make gpu-check``.
 
-Knows: how a step of fixed shape is set up and timed on a device. Does not know: other systems; peers.py compares those.
-
-The floor of a step is the time in which its weights and the keys and values it attends to can be read once:
-(bytes of the decoder's weights + bytes of cache in use) / memory bandwidth.
+Knows: which parts there are and what each must reach. Does not know: how anything is measured; each part is a program
+of its own, in a process of its own, so that one which fails costs its own results only.
 """
 
-import statistics
+import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-
-from benchmarks import report
-from benchmarks.quality import BEAMS, measure
+from benchmarks import random_model, report
+from export.derive import derive_cuda
+from export.transformers_layout import write_transformers
+from export.write_bundle import ExportOptions, write_bundle
+from model.checkpoint import load_model
+from model.config import ModelConfig
 from service.runtime import gpu
-from service.runtime.bundle import Bundle
-from service.runtime.device_memory import Device
-from service.runtime.device_session import DeviceSessions
-from service.runtime.session import StepInputs
 
-PRECISION = "cuda-fp16"
-PAST, SOURCE = 30, 35  # tokens before the step, tokens of the source
-REPEATS = 50
-
-
-def weight_bytes(path: Path) -> int:
-    """Of the tensors that a graph reads."""
-    graph = onnx.load(str(path), load_external_data=False).graph
-    types = onnx.helper.tensor_dtype_to_np_dtype
-    return sum(int(np.prod(tensor.dims)) * types(tensor.data_type).itemsize for tensor in graph.initializer)
-
-
-class Steps:
-    """Steps of one bundle on one device."""
-
-    def __init__(self, bundle: Bundle, device: Device, max_rows: int) -> None:
-        self.bundle, self.shape = bundle, bundle.manifest.shape
-        self.sessions = DeviceSessions(bundle, PRECISION, device, memory_share=0.9)
-        self.cache = self.sessions.make_cache(max_rows, SOURCE, PAST + 2)
-        started = time.perf_counter()
-        self.sessions.warm_up(self.cache)
-        self.warm_up_s = time.perf_counter() - started
-
-    def milliseconds(self, num_rows: int, num_beams: int, repeats: int) -> float:
-        """Median of a step, inputs and candidates carried over included."""
-        decoder = self.sessions.decoder_for(num_beams)
-        step, width = self.sessions.bind_step(decoder, self.cache), decoder.num_beams
-        rows = np.arange(num_rows)
-        sentences, beams = rows // num_beams, rows % num_beams
-        num_sentences = int(sentences[-1]) + 1
-        queries = np.zeros((num_sentences, width), np.int64)
-        queries[sentences, beams] = rows
-        self.cache.lengths[:] = PAST
-        self.cache.source_lengths_less_1[:] = SOURCE - 1
-        inputs = StepInputs(np.full(num_rows, 5), queries.reshape(-1), sentences * width + beams, 2 * num_beams)
-        times = []
-        for _ in range(repeats + 3):
-            started = time.perf_counter()
-            step.run(inputs, num_sentences)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times[3:]) * 1000
-
-    def floor_ms(self, num_rows: int, num_beams: int, bandwidth: float) -> float:
-        graphs = self.bundle.graphs(PRECISION)
-        width = self.sessions.decoder_for(num_beams).num_beams
-        position = 2 * self.shape.num_decoder_layers * self.shape.model_width * np.dtype(self.sessions.dtype).itemsize
-        cache = position * (num_rows * PAST + -(-num_rows // num_beams) * SOURCE)
-        return (weight_bytes(self.bundle.path(graphs.decoder[width])) + cache) / bandwidth * 1000
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "service" / "models" / "en-fr"
+GOLDEN = ROOT / "model" / "recipes" / "en-fr-golden.txt"
+# The shipped model's shape, for timing with forced lengths; and what a rehearsal takes in the place of both.
+TINY = ModelConfig(
+    vocab_size=8000, model_width=256, num_heads=8, feed_forward_width=1024, num_decoder_layers=2, dropout=0.0
+)
+SMALLEST = ModelConfig(
+    vocab_size=400, model_width=32, num_heads=2, feed_forward_width=64, num_encoder_layers=1, num_decoder_layers=1,
+    dropout=0.0, max_positions=64,
+)  # fmt: skip
+MODELS, REHEARSED = {"base": random_model.BASE, "tiny": TINY}, {"tiny": SMALLEST}
+LIMIT_S = 3 * 3600
 
 
-def measure_steps(path: Path, kind: str, rows: list[int], bandwidth: float, repeats: int) -> list[dict[str, Any]]:
-    """One entry for each number of rows and beams: eager and recorded in turn."""
-    bundle, found = Bundle.open(path), []
-    name = f"{bundle.manifest.name} {bundle.manifest.version}"
-    ways = {
-        "eager": Steps(bundle, Device(kind), max(rows)),
-        "recorded": Steps(bundle, Device(kind, records=True), max(rows)),
-    }
-    for num_rows in rows:
-        for beams in BEAMS:
-            if num_rows < beams or num_rows > ways["recorded"].cache.max_rows:
-                continue
-            entry: dict[str, Any] = {"model": name, "rows": num_rows, "beams": beams}
-            for way, steps in ways.items():
-                entry[f"{way}_ms"] = steps.milliseconds(num_rows, beams, repeats)
-            entry["floor_ms"] = ways["recorded"].floor_ms(num_rows, beams, bandwidth)
-            entry["tokens_per_s"] = num_rows / beams / entry["recorded_ms"] * 1000
-            print(", ".join(f"{key} {report.shown(value)}" for key, value in entry.items()), flush=True)
-            found.append(entry)
-    planned, used = ways["recorded"].sessions.device_bytes
-    facts = {"planned_bytes": planned, "used_bytes": used, "warm_up_s": ways["recorded"].warm_up_s}
-    return [{"model": name, **facts}, *found]
+def prepare(work: Path, rehearse: bool) -> dict[str, Path]:
+    """The shipped model's graphs for CUDA, and random models in all forms, in folders below ``work``."""
+    derived = work / "en-fr"
+    if not derived.exists():
+        derive_cuda(SHIPPED, derived)
+    for name, config in (REHEARSED if rehearse else MODELS).items():
+        folder = work / name
+        if (folder / "transformers").exists():
+            continue
+        random_model.write_random_checkpoint(folder / "checkpoint", config)
+        model, tokenizer, description = load_model(folder / "checkpoint")
+        room = min(512, config.max_positions)
+        options = ExportOptions(
+            name=name, version="1", precisions=("cuda-fp16",), max_source_tokens=room, max_target_tokens=room
+        )
+        write_bundle(model, tokenizer, description, folder / "bundle", options)
+        write_transformers(model, tokenizer, ("en", "fr"), folder / "transformers")
+    return {name: work / name for name in ("base", "tiny") if (work / name).exists()} | {"en-fr": derived}
 
 
-def run_tests() -> dict[str, Any]:
-    """tests/gpu in a process of its own, whose device memory is free again afterwards."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests/gpu"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stdout[-4000:])
-    return {"exit_code": done.returncode, "output": done.stdout.splitlines()[-20:]}
+def parts(given: Any, folders: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """Name and command of each part, the quickest and most telling first."""
+    models = [name for name in ("base", "tiny") if name in folders]
+    flags = ["--rehearse"] if given.rehearse else []
+    rows = ["--rows", ",".join(map(str, given.rows))]
+    yield "tests", ["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    text = ["--text", str(given.text or GOLDEN)] if given.text or not given.data else ["--data", str(given.data)]
+    count = ["--sentences", str(given.sentences), "--max-rows", str(max(16, min(256, max(given.rows))))]
+    yield "answers", ["benchmarks.gpu_answers", str(folders["en-fr"]), *text, *count, *flags]
+    bundles = [str(folders[name] / "bundle") for name in models]
+    yield "steps", ["benchmarks.gpu_steps", *bundles, *rows, *flags]
+    for name in models:
+        forms = [str(folders[name] / form) for form in ("checkpoint", "bundle", "transformers")]
+        yield f"peers {name}", ["benchmarks.gpu_peers", *forms, *rows, *flags]
+
+
+def run(name: str, command: list[str], work: Path, rehearse: bool) -> dict[str, Any]:
+    """What a part left behind: its exit code, its last lines, and its JSON if it came so far."""
+    result, log = work / f"{name}.json", work / f"{name}.log"
+    out = [] if name == "tests" else ["--out", str(result)]
+    environment = os.environ | ({"DRAGOMAN_GPU_TRIAL": "1"} if rehearse else {})
+    print(f"{name}: {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    with log.open("w") as lines:
+        try:
+            code = subprocess.run(
+                [sys.executable, "-m", *command, *out],
+                cwd=ROOT, env=environment, stdout=lines, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            code = 124  # as timeout(1) says it
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
+    print("\n".join(said), flush=True)
+    found = report.load(result) if result.exists() else {}
+    return {"exit_code": code, "seconds": time.monotonic() - started, "said": said, **found}
+
+
+def aims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float | None, float]]:
+    """What is to be reached: in words, the number found (None: not found), and the least it must be."""
+    code = results.get("tests", {}).get("exit_code")
+    yield "tests pass", None if code is None else float(code == 0), 1
+    for row in results.get("answers", {}).get("rows", [{"beams": 1}, {"beams": 4}]):
+        with_beams = f"with {row['beams']} beams"
+        yield f"share of ids equal to PyTorch's {with_beams}", row.get("equal_to_pytorch"), 0.995
+        yield f"share of recorded steps' answers equal to eager ones {with_beams}", row.get("scores_equal_to_eager"), 1
+        if "bleu" in row:
+            yield f"0.1 - BLEU's distance {with_beams}", 0.1 - abs(row["bleu"] - row["bleu_of_pytorch"]), 0
+    rows = [row for row in results.get("steps", {}).get("rows", []) if "rows" in row]
+    steps = {(row["model"], row["rows"], row["beams"]): row for row in rows}
+    at_256, at_1024 = steps.get(("base 1", 256, 1)), steps.get(("base 1", 1024, 1))
+    yield "floor / step at 256 rows (1 / 2.5)", at_256 and at_256["floor_ms"] / at_256["recorded_ms"], 1 / 2.5
+    yield "tokens/s of the base model's steps at 1024 rows", at_1024 and at_1024["tokens_per_s"], 100_000
+    rows = results.get("peers base", {}).get("rows", [])
+    speeds = {(row["rows"], row["beams"], row["system"]): row.get("tokens_per_s") for row in rows}
+    for num_rows, beams in sorted({key[:2] for key in speeds}):
+        ours = speeds[num_rows, beams, "dragoman"]
+        kinds = ("transformers", "transformers compiled")
+        theirs = max((speeds[num_rows, beams, kind] or 0 for kind in kinds), default=0)
+        ratio = ours / theirs if ours and theirs else None
+        yield f"times Transformers, base, {num_rows} rows, {beams} beams", ratio, 5
+    yield "tokens/s of the base model, whole, at 1024 rows", speeds.get((1024, 1, "dragoman")), 100_000
+
+
+def verdicts(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    judged = []
+    for aim, found, least in aims(results):
+        reached = found is not None and found >= least
+        judged.append({"aim": aim, "found": found, "least": least, "reached": reached})
+    return judged
 
 
 def main() -> int:
-    options = report.parser("tests and speed of the engine on a GPU, beside what memory allows", "gpu")
-    options.add_argument("bundles", type=Path, nargs="+", help=f"with {PRECISION} graphs (dragoman derive-cuda)")
-    options.add_argument("--rows", type=report.numbers, default=[1, 8, 64, 256, 1024], help="rows of a step")
-    options.add_argument("--bandwidth", type=float, default=4800, help="of the GPU's memory, GB/s (an H200: 4800)")
-    options.add_argument("--data", type=Path, help="folder of the test sets, for BLEU")
-    options.add_argument("--trial", action="store_true", help="in host memory: does this program work?")
-    arguments = options.parse_args()
-    if not arguments.trial and (absent := gpu.missing()):
+    options = report.parser("tests, answers and speed on a GPU, in one JSON", "gpu")
+    options.add_argument("--work", type=Path, default=Path("build/gpu"), help="where models are made, and logs kept")
+    options.add_argument("--data", type=Path, help="folder of the test sets (DRAGOMAN_DATA): 500 sentences and BLEU")
+    options.add_argument("--text", type=Path, help="sentences in the place of the test set's, one a line")
+    options.add_argument("--sentences", type=int, default=500)
+    options.add_argument("--rows", type=report.numbers, default=[1, 8, 64, 256, 1024])
+    options.add_argument("--only", action="append", help="a part to run; may be repeated (default: all)")
+    options.add_argument("--rehearse", action="store_true", help="all of it in host memory, small: does it work?")
+    given = options.parse_args()
+    if not given.rehearse and (absent := gpu.missing()):
         print(f"this needs a GPU; missing: {'; '.join(absent)}", file=sys.stderr)
         return 78
-    rows = arguments.rows[:2] if arguments.quick else arguments.rows
-    kind, repeats = "cpu" if arguments.trial else "cuda", 5 if arguments.quick else REPEATS
-    tests = {} if arguments.trial else run_tests()
-    steps = [
-        row for path in arguments.bundles for row in measure_steps(path, kind, rows, arguments.bandwidth * 1e9, repeats)
-    ]
-    quality = measure(arguments.bundles[0], arguments.data, ["tatoeba.test"]) if arguments.data else []
-    device = "host memory" if arguments.trial else "GPU"
-    report.save(arguments.out, "gpu", steps, device=device, tests=tests, quality=quality)
-    return int(bool(tests.get("exit_code")))
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    results: dict[str, dict[str, Any]] = {}
+    for name, command in parts(given, prepare(work, given.rehearse)):
+        if not given.only or name in given.only:
+            results[name] = run(name, command, work, given.rehearse)
+            device = "host memory" if given.rehearse else "GPU"
+            # After each part: what was found is kept whatever becomes of the next.
+            report.save(given.out, "gpu", [], device=device, parts=results, verdicts=verdicts(results))
+    print(json.dumps(verdicts(results), indent=1))
+    return int(any(result.get("exit_code") for result in results.values()))
 
 
 if __name__ == "__main__":

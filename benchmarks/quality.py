@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.host_memory import device_or_rehearsal
 from model.evaluate import score
 from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
@@ -41,15 +42,16 @@ def read_test_set(folder: Path, name: str, source: str, target: str) -> tuple[li
     )
 
 
-def measure(bundle: Path, data: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry for each precision, test set and beam width."""
+def measure(bundle: Path, data: Path, names: Sequence[str], most: int | None = None) -> list[dict[str, Any]]:
+    """One entry for each precision, test set and beam width; of each test set the first ``most`` lines."""
     manifest = Bundle.open(bundle).manifest
     found = []
     for precision in manifest.precisions:
         device, kind = precision.split("-")
         translator = Translator.load(bundle, EngineSettings(device=device, precision=kind, max_queue_sentences=100_000))
         for name in names:
-            sources, references = read_test_set(data, name, manifest.source_language, manifest.target_language)
+            lines = read_test_set(data, name, manifest.source_language, manifest.target_language)
+            sources, references = (side[:most] for side in lines)
             for beams in BEAMS:
                 results = translator.translate(sources, DecodeOptions(num_beams=beams))
                 scores = score([result.text for result in results], references)
@@ -66,12 +68,15 @@ def main() -> int:
     options = report.parser("sacreBLEU and chrF of a bundle on every test set", "quality")
     options.add_argument("--bundle", type=Path, required=True)
     options.add_argument("--test", action="append", choices=TESTS, help="a test set; may be repeated (default: all)")
+    options.add_argument("--sentences", type=int, help="of each test set, from its beginning (default: all)")
+    options.add_argument("--rehearse", action="store_true", help="graphs for CUDA, too, in the host's memory")
     arguments = options.parse_args()
     if "DRAGOMAN_DATA" not in os.environ:
         print("DRAGOMAN_DATA must name the folder with the test sets", file=sys.stderr)
         return 2
     names = arguments.test or (TESTS[:1] if arguments.quick else TESTS)
-    rows = measure(arguments.bundle, Path(os.environ["DRAGOMAN_DATA"]), names)
+    with device_or_rehearsal(arguments.rehearse):
+        rows = measure(arguments.bundle, Path(os.environ["DRAGOMAN_DATA"]), names, arguments.sentences)
     report.save(arguments.out, "quality", rows)
     return 0
 

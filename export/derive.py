@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 
 from export.graph_runner import GraphRunner
 from export.layers import Array, Float16
 from export.write_bundle import ExportError, whole_or_nothing, write_graphs, write_manifest
 from model.config import ModelConfig
+from model.transformer import Transformer
 from service.runtime.bundle import Bundle, Manifest
 
 SOURCE, TARGET = "cpu-int8", "cuda-fp16"
@@ -92,6 +94,16 @@ class NamedWeights:
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
+
+
+def pytorch_model(bundle: Bundle, precision: str) -> Transformer:
+    """The PyTorch model with exactly a precision's weights: what graphs derived from them are compared with."""
+    tensors, nodes = bundle_weights(bundle, precision)
+    state = state_of(tensors)
+    model = Transformer(config_of(bundle.manifest, state, nodes)).eval()
+    model.load_state_dict({name: torch.tensor(state[name]) for name in model.state_dict()})
+    model.positions = torch.tensor(state["positions"])
+    return model
 
 
 def derive_cuda(source: Path, folder: Path) -> Manifest:
