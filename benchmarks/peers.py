@@ -6,6 +6,7 @@ table has the median of those ratios. With real texts, BLEU stands beside the sp
 
     python -m benchmarks.random_model build/base && python -m benchmarks.peers build/base --forced 25
     python -m benchmarks.peers runs/en-fr-tiny/best
+    python -m benchmarks.peers opus-mt-en-fr        # a folder in Hugging Face's layout
 """
 
 import argparse

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from benchmarks.ctranslate2_model import load
+from benchmarks.ctranslate2_model import Vocabulary, load
 from service.decoding.options import DecodeOptions
 from service.decoding.rules import DecodingRules
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
+from service.runtime.piece_tokenizer import PieceTokenizer
 from service.runtime.tokenizer import Tokenizer
 
 MAX_LENGTH = 160  # target tokens, where no length is forced
@@ -74,15 +75,16 @@ class CTranslate2:
     def __init__(
         self, artifacts: Artifacts, compute_type: str, inter: int, intra: int, batch_size: int, batch_type: str
     ) -> None:
-        self.tokenizer = Tokenizer.from_file(artifacts.vocabulary)
-        self.end = self.tokenizer.processor.id_to_piece(self.tokenizer.end)
+        self.tokenizer = read_tokenizer(artifacts.vocabulary)
+        self.vocabulary = Vocabulary.of(self.tokenizer)
+        self.ids = {piece: i for i, piece in enumerate(self.vocabulary.target)}
         self.translator = load(artifacts.ctranslate2, compute_type, inter, intra)
         self.batch_size, self.batch_type = batch_size, batch_type
 
     def translate(self, texts: Sequence[str], num_beams: int, max_length: int) -> Output:
-        pieces: list[list[str]] = self.tokenizer.processor.encode(list(texts), out_type=str)
+        names, end = self.vocabulary.source, self.tokenizer.end
         results = self.translator.translate_batch(
-            [[*row, self.end] for row in pieces],
+            [[names[i] for i in (*row, end)] for row in self.tokenizer.encode(texts)],
             beam_size=num_beams,
             length_penalty=1,
             max_decoding_length=max_length,
@@ -92,16 +94,22 @@ class CTranslate2:
             batch_type=self.batch_type,
             return_end_token=True,
         )
-        found = [result.hypotheses[0] for result in results]
-        processor = self.tokenizer.processor
-        return Output(processor.decode_pieces([strip(row, self.end) for row in found]), sum(map(len, found)))
+        found = [[self.ids[piece] for piece in result.hypotheses[0]] for result in results]
+        return Output(self.tokenizer.decode([without(row, end) for row in found]), sum(map(len, found)))
 
     def close(self) -> None:
         self.translator.unload_model()
 
 
-def strip(pieces: list[str], end: str) -> list[str]:
-    return pieces[:-1] if pieces and pieces[-1] == end else pieces
+def without(ids: list[int], end: int) -> list[int]:
+    return ids[:-1] if ids and ids[-1] == end else ids
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Of a SentencePiece model, or of a folder with an imported model's tokenizer."""
+    if path.is_dir():
+        return PieceTokenizer.from_files({file.name: file.read_bytes() for file in path.iterdir()})
+    return Tokenizer.from_file(path)
 
 
 class Transformers:
@@ -113,7 +121,7 @@ class Transformers:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        self.tokenizer = Tokenizer.from_file(artifacts.vocabulary)
+        self.tokenizer = read_tokenizer(artifacts.vocabulary)
         self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(artifacts.transformers).eval()
         self.model.generation_config.max_length = None  # each call says it
 

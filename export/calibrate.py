@@ -117,10 +117,15 @@ def record(
     Args:
         first: token ids that every translation begins with.
     """
-    limit = min(2 * max(map(len, sources)) + 10, model.config.max_positions)
-    targets: list[list[int]] = []
-    for place in range(0, len(sources), BATCH_SENTENCES):
-        targets += batch_greedy(model, sources[place : place + BATCH_SENTENCES], pad, start, end, limit, first)
+    # Sentences of like length together: a batch goes on until its longest translation ends.
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found: dict[int, list[int]] = {}
+    for place in range(0, len(order), BATCH_SENTENCES):
+        some = order[place : place + BATCH_SENTENCES]
+        limit = min(2 * len(sources[some[-1]]) + 10, model.config.max_positions)
+        batch = batch_greedy(model, [sources[i] for i in some], pad, start, end, limit, first)
+        found |= zip(some, batch, strict=True)
+    targets = [found[i] for i in range(len(sources))]
     recorders: dict[str, Recorder] = {OUTPUT: Recorder()}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
