@@ -59,19 +59,24 @@ class Connection:
         Raises:
             ConfigurationError: a file cannot be read.
         """
+        if self.token_file:
+            self._token()  # a file that is not there is told now
+        token = None
         if not self.has_tls:
             channel = grpc.insecure_channel(self.target, options=options)
+            token = self._token if self.token_file else None
         else:
             named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
             channel = grpc.secure_channel(self.target, self._credentials(), options=[*options, *named])
-        token = self._token if self.token_file else None
-        if token:
-            token()  # a file that is not there is told now
         # Who traces has imported it by now; whoever does not, pays nothing.
         return grpc.intercept_channel(channel, _Metadata(token)) if token or _TRACING in sys.modules else channel
 
     def _credentials(self) -> grpc.ChannelCredentials:
-        return grpc.ssl_channel_credentials(_bytes(self.ca), _bytes(self.key), _bytes(self.certificate))
+        """With the token, so that gRPC's own calls have it too: those that watch a server's health."""
+        found = grpc.ssl_channel_credentials(_bytes(self.ca), _bytes(self.key), _bytes(self.certificate))
+        if self.token_file is None:
+            return found
+        return grpc.composite_channel_credentials(found, grpc.metadata_call_credentials(_Bearer(self._token)))
 
     def _token(self) -> str:
         token = (_bytes(self.token_file) or b"").decode("ascii", "replace").strip()
@@ -100,6 +105,19 @@ def _bytes(file: Path | None) -> bytes | None:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
 
 
+class _Bearer(grpc.AuthMetadataPlugin):
+    """The token of each call over TLS; gRPC asks on a thread of its own."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._token = token
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        try:
+            callback(((AUTHORIZATION, f"Bearer {self._token()}"),), None)
+        except ConfigurationError as error:
+            callback((), error)
+
+
 class _CallDetails(NamedTuple):
     method: str
     timeout: float | None
@@ -112,7 +130,7 @@ class _CallDetails(NamedTuple):
 class _Metadata(
     grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
 ):
-    """Adds the token and the W3C trace context of the caller to each call."""
+    """Adds the W3C trace context of the caller to each call, and the token where there is no TLS."""
 
     def __init__(self, token: Callable[[], str] | None) -> None:
         self._token = token

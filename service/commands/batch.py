@@ -176,16 +176,17 @@ def _prepare(output: Path, options: argparse.Namespace) -> int | None:
     folder = JobFolder(output)
     if not output.parent.is_dir():
         raise OutputError(f"there is no folder {output.parent} to write {output.name} in")
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder; name the file to make")
-    if options.restart:
-        folder.discard()
-    if output.exists() and not folder.is_there:
-        folder.discard()  # what a kill left in the midst of removing it
+    if output.exists() and not output.is_file():
+        what = "a folder" if output.is_dir() else "a pipe or a device"
+        raise OutputError(f"{output} is {what}; name the file to make, or - for standard output")
+    is_new = options.restart or not folder.is_there
+    if output.exists() and is_new:
         if options.if_exists == SKIP:
             print(f"dragoman batch: {output} is there already", file=sys.stderr)
             return FAILED if folder.errors.exists() else DONE
         _refuse_existing(output, options)
+    if is_new:
+        folder.discard()  # also what a kill left in the midst of removing it
     return None
 
 

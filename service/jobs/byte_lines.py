@@ -42,9 +42,10 @@ def decompressed(stream: BinaryIO, compression: str) -> BinaryIO:
 def compressed_member(data: bytes, compression: str) -> bytes:
     """``data`` as a gzip member or zstd frame that is whole by itself, the same bytes every time.
 
-    Members one after the other are a file that every reader takes for one.
+    Members one after the other are a file that every reader takes for one. No data is a member too: without any, a file
+    is no gzip file.
     """
-    if not data or not compression:
+    if not compression:
         return data
     if compression == "gzip":
         return gzip.compress(data, GZIP_LEVEL, mtime=0)

@@ -6,6 +6,7 @@ Knows: names, globs, sizes, checksums. Does not know: what is in them.
 import glob
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ class InputFile:
         digest = hashlib.sha256()
         try:
             before = path.stat()
+            if not stat.S_ISREG(before.st_mode):
+                raise InputError(f"{path} is no file but a pipe or a device: give its content to standard input (-)")
             with path.open("rb") as file:
                 while block := file.read(READ_BYTES):
                     digest.update(block)
@@ -81,7 +84,7 @@ class InputFiles:
             return cls(())
         paths = [Path(pattern)]
         if not paths[0].exists() and any(sign in pattern for sign in _MAGIC):
-            paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+            paths = [Path(name) for name in sorted(set(glob.glob(pattern, recursive=True))) if Path(name).is_file()]
             if not paths:
                 raise InputError(f"no file is named like {pattern}")
         if paths[0].is_dir():

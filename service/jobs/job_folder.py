@@ -94,9 +94,12 @@ class JobFolder:
             if not self._open_journal.last.is_done:
                 if make is not None:
                     make(rows, finished)
+                    _sync_folder(self.path)
                 self._open_journal.append(checkpoint)
             self._move(self.path / "errors", self.errors)
             self._move(rows if make is None else finished, self.output)
+            if not self.output.exists():
+                raise OutputError(f"{self.path} holds no rows any more: it was altered; start over with --restart")
             _sync_folder(self.output.parent)
             (self.path / "job.json").unlink()  # what else is there is nobody's now
             shutil.rmtree(self.path)

@@ -38,16 +38,16 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b", buffering=0)
+        self._file = path.open("ab", buffering=0)
         self.last = Checkpoint()
-        self._file.seek(0)
         num_bytes = 0
-        for line in self._file.read().splitlines(keepends=True):
-            checkpoint = _parsed(line)
-            if checkpoint is None:  # torn by a kill; nothing after it was promised
-                break
-            self.last = checkpoint
-            num_bytes += len(line)
+        with path.open("rb") as written:
+            for line in written:
+                checkpoint = _parsed(line)
+                if checkpoint is None:  # torn by a kill; nothing after it was promised
+                    break
+                self.last = checkpoint
+                num_bytes += len(line)
         self._file.truncate(num_bytes)
 
     def append(self, checkpoint: Checkpoint) -> None:

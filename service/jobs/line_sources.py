@@ -18,6 +18,7 @@ from service.jobs.rows import Row
 from service.jobs.source import Source, SourceOptions
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class LineSource(Source):
@@ -32,7 +33,7 @@ class LineSource(Source):
             lines = ByteLines(
                 decompressed(stream, self.kind.compression), name, self.options.max_row_bytes, self.digest
             )
-            yield from self.records_of(_without_mark(lines), name)
+            yield from self.records_of(_without_mark(lines, name), name)
 
     def records_of(self, lines: Iterable[Line], name: str) -> Iterator[Line]:
         """The records of one file."""
@@ -180,10 +181,12 @@ def without_break(line: bytes) -> bytes:
     return line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _without_mark(lines: ByteLines) -> Iterator[Line]:
-    """Lines without the byte order mark that some programs put at the start of a file."""
+def _without_mark(lines: ByteLines, name: str) -> Iterator[Line]:
+    """Lines without the byte order mark that some programs put at the start of a file. Raises InputError: UTF-16."""
     is_first = True
     for line in lines:
+        if is_first and isinstance(line, bytes) and line.startswith(UTF_16_MARKS):
+            raise InputError(f"{name} is UTF-16; make it UTF-8 first, with iconv -f UTF-16 -t UTF-8")
         if is_first and isinstance(line, bytes) and line.startswith(BYTE_ORDER_MARK):
             line = line.removeprefix(BYTE_ORDER_MARK)
             if not line:

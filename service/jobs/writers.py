@@ -125,8 +125,9 @@ class DelimitedWriter:
             text = "\t".join(map(str, fields)).encode()
             return (text if raw is None else raw + b"\t" + text) + ending
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="").writerow(fields)
-        text = stream.getvalue().encode()
+        # A field is quoted for a line break only where that is in the terminator (Python before 3.13).
+        csv.writer(stream, lineterminator="\r\n").writerow(fields)
+        text = stream.getvalue().removesuffix("\r\n").encode()
         return (text if raw is None else raw + b"," + text) + ending
 
 

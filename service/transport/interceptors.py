@@ -29,6 +29,7 @@ log = logging.getLogger("dragoman.calls")
 Context = grpc.aio.ServicerContext[Any, Any]
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _MALFORMED = object()
+WATCH = "/grpc.health.v1.Health/Watch"
 # A client gives up at its deadline, which reaches us rounded up by as much as a hundredth, and this much later.
 _DEADLINE_SLACK_S = 0.05
 
@@ -54,6 +55,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kind = _kind(handler)
         caller = self._gate.identify(handler_call_details)
         is_refused = isinstance(caller, RequestError)  # a stranger's bytes are not even parsed
+        if is_refused and method == WATCH:
+            # UNIMPLEMENTED: a client that watches goes on without, and its calls are told what they lack. Any other
+            # code would let them wait for a server that never gets well.
+            return None
         packing = AnswerPacking(handler.response_serializer, self._compress_from_bytes)
         return handler._replace(
             **{kind: self._wrapped(getattr(handler, kind), method, caller, handler.request_streaming, packing)},

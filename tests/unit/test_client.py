@@ -1,19 +1,25 @@
 """The client against a real server with a scripted translator."""
 
+import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.client import Client, ServiceError
 from service.client_answers import text_outcome
+from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.request import AlignmentLink, FinishReason, Priority, TextResult
 from service.errors import Draining, EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
+from service.transport.security import SecurityOptions
 from service.transport.status import DRAINING_RETRY_S
+from tests.unit.transport.certificate_files import CertificateFiles
 from tests.unit.transport.running_server import Running, running_on_thread
 
 
@@ -157,3 +163,67 @@ def test_unavailable_is_sent_again_after_the_pause_that_the_server_asks_for(serv
     assert isinstance(result, TextResult)
     assert len(sent_at) == 3
     assert all(later - earlier >= DRAINING_RETRY_S * 0.9 for earlier, later in pairwise(sent_at))
+
+
+def refuse(server: Running) -> None:
+    """As from the end of admit_grace_s on: health has said so before."""
+    asyncio.run_coroutine_threadsafe(server.server.announce_end(), server.loop).result(10)
+    asyncio.run_coroutine_threadsafe(server.server.drain(0), server.loop).result(10)
+
+
+def test_calls_pass_over_a_replica_that_drains():
+    """By retries alone one call in sixteen would meet the draining one of two replicas each time."""
+    with running_on_thread() as first, running_on_thread() as second, ThreadPoolExecutor(8) as pool:
+        with Client(f"ipv4:{first.address},{second.address}", timeout_s=10) as client:
+            for leaving in (None, first):
+                if leaving:
+                    refuse(leaving)
+                found = pool.map(lambda _: client.translate(["a"], source="en", target="fr"), range(120))
+                assert all(isinstance(result, TextResult) for [result] in found)
+        assert min(len(server.translator.submissions) for server in (first, second)) >= 50
+        refused = first.sample("dragoman_rejected_total", reason="not_serving")
+        assert refused < 30  # by calls that were on their way while health changed; of all it would be 60 and more
+
+
+def test_health_tells_of_a_server_that_takes_no_calls(server: Running, client: Client):
+    assert client.health("dragoman.v1.TranslationService") == "SERVING"
+    refuse(server)
+    assert client.health("dragoman.v1.TranslationService") == "NOT_SERVING"
+    assert client.health() == "SERVING"
+
+
+def test_a_large_request_is_sent_again_as_well(server: Running, client: Client):
+    original = server.translator.submit
+
+    def refuse_once(*_: object, **__: object) -> None:
+        server.translator.submit = original
+        raise Draining("come again")
+
+    server.translator.submit = refuse_once
+    results = client.translate(["a" * 90_000] * 10, source="en", target="fr")
+    assert [isinstance(result, TextResult) for result in results] == [True] * 10
+
+
+@pytest.mark.parametrize("has_tls", [True, False])
+def test_a_server_that_asks_for_a_token_even_for_its_health(tmp_path: Path, has_tls: bool):
+    files = CertificateFiles(tmp_path)
+    certificate, key = files.issue("dragoman.example", "server")
+    token, other = "a-token-of-the-tests-alone", "a-token-that-nobody-knows"
+    (tmp_path / "clients.toml").write_text(f'[web]\ntokens = ["{token}"]\n')
+    tls = {"tls_certificate": str(certificate), "tls_key": str(key)} if has_tls else {}
+    security = SecurityOptions(clients=str(tmp_path / "clients.toml"), open_health=False, **tls)
+    file = tmp_path / "token"
+    with running_on_thread(security=security, root=files.root if has_tls else None) as server:
+        reach = {"ca": files.ca, "server_name": "dragoman.example"} if has_tls else {}
+        file.write_text(token)
+        with Client(Connection(server.address, token_file=file, **reach), timeout_s=10) as known:
+            [result] = known.translate(["a"], source="en", target="fr")
+            assert isinstance(result, TextResult)
+            assert known.health() == "SERVING"
+        file.write_text(other)
+        for given in (file, None):
+            with (
+                Client(Connection(server.address, token_file=given, **reach), timeout_s=10) as stranger,
+                pytest.raises(ServiceError, match="UNAUTHENTICATED"),
+            ):
+                stranger.list_models()

@@ -1,5 +1,6 @@
 """Every form of rows: as many out as in, in order, with everything else carried through."""
 
+import csv
 import gzip
 import io
 import json
@@ -45,6 +46,15 @@ def test_csv_records_keep_their_bytes(batch: Batch):
     assert Path("out.csv").read_bytes() == (
         b'a,"text",id,translation,score,flags\r\n1,one,1,ONE,-0.5,\r\n"2","tw""o,\nlines",2,"TW""O,\nLINES",-0.5,\r\n'
     )
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
+def test_a_translation_with_a_line_break_is_one_field(batch: Batch, line_break: str):
+    Path("in.csv").write_bytes(f'text,b\n"one{line_break}two",x\nthree,y\n'.encode())
+    assert batch("in.csv", "out.csv") == 0
+    with Path("out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["translation"] for row in rows] == [f"ONE{line_break}TWO", "THREE"]
 
 
 def test_tsv_without_names(batch: Batch):
@@ -213,3 +223,32 @@ def test_an_empty_input_gives_an_empty_output(batch: Batch):
     Path("in.csv").write_bytes(b"text\n")
     assert batch("in.csv", "out.csv.gz") == 0
     assert gzip.decompress(Path("out.csv.gz").read_bytes()) == b"text,id,translation,score,flags\n"
+    assert batch("in.txt", "out.txt.gz") == 0
+    assert Path("out.txt.gz").stat().st_size > 0  # no bytes at all would be no gzip file
+    assert gzip.decompress(Path("out.txt.gz").read_bytes()) == b""
+
+
+def test_a_file_that_two_parts_of_a_pattern_name_is_read_once(batch: Batch):
+    Path("a/b").mkdir(parents=True)
+    Path("a/b/in.txt").write_text("one\n")
+    assert batch("**/**/in.txt", "out.txt") == 0
+    assert Path("out.txt").read_text() == "ONE\n"
+
+
+def test_parquet_with_row_groups_of_all_sizes(batch: Batch):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
+    pq = pytest.importorskip("pyarrow.parquet")
+    texts = [f"text {number}" for number in range(3000)]
+    table = pa.table({"text": texts, "n": range(3000)})
+    with pq.ParquetWriter("in.parquet", table.schema) as writer:
+        first = 0
+        for size in (1, 1500, 0, 1023, 476):
+            writer.write_table(table.slice(first, size))
+            first += size
+    assert batch("in.parquet", "out.parquet") == 0
+    found = pq.read_table("out.parquet").to_pydict()
+    assert found["translation"] == [text.upper() for text in texts]
+    assert found["n"] == list(range(3000))
+    pq.write_table(table.slice(0, 0), "none.parquet")
+    assert batch("none.parquet", "none-out.parquet") == 0
+    assert pq.read_table("none-out.parquet").num_rows == 0

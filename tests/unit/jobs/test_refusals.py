@@ -1,14 +1,17 @@
 """What a job refuses, with what words and which exit code."""
 
 import fcntl
+import gzip
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from service.engine.translator import Translator
-from service.jobs import input_files, windows
+from service.jobs import input_files, job_folder, windows
+from service.jobs.job_folder import JobFolder
 from service.jobs.journal import Checkpoint, Journal
 from tests.unit.jobs.conftest import Batch
 from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
@@ -122,6 +125,10 @@ def test_an_output_that_is_there(batch: Batch, capsys: pytest.CaptureFixture[str
         (["in.csv", "out.csv", "--shard", "2/2"], 2, "must be I/N with 0 <= I < N"),
         (["in.csv", "out.csv", "--max-row-bytes", "0"], 2, "max_row_bytes (0) must be >= 1"),
         (["bad.txt.gz", "out.txt"], 1, "bad.txt.gz cannot be read: Not a gzipped file"),
+        (["cut.txt.gz", "out.txt"], 1, "cut.txt.gz cannot be read: Compressed file ended"),
+        (["pipe.txt", "out.txt"], 1, "pipe.txt is no file but a pipe or a device: give its content to standard input"),
+        (["utf16.txt", "out.txt"], 1, "utf16.txt is UTF-16; make it UTF-8 first"),
+        (["in.jsonl", "/dev/null", "--output-format", "jsonl", "--if-exists", "replace"], 1, "is a pipe or a device"),
     ],
 )
 def test_wrong_use_is_explained(
@@ -131,6 +138,9 @@ def test_wrong_use_is_explained(
     Path("in.csv").write_text("a,b\n1,2\n")
     Path("other.csv").write_text("a,c\n1,2\n")
     Path("bad.txt.gz").write_text("plain\n")
+    Path("cut.txt.gz").write_bytes(gzip.compress(b"text\n")[:-3])
+    Path("utf16.txt").write_text("text\n", encoding="utf-16")
+    os.mkfifo("pipe.txt")
     assert batch(*arguments) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert not Path("out.csv").exists()
@@ -164,6 +174,37 @@ def test_two_processes_do_not_share_a_job(
         fcntl.flock(file, fcntl.LOCK_EX)
         assert batch("in.txt", "out.txt") == 1
     assert "another process is working on out.txt" in capsys.readouterr().err
+
+
+def test_starting_over_forgets_nothing_where_it_is_refused(batch: Batch, stopped: Callable[..., None]):
+    stopped()
+    Path("out.txt").write_text("mine\n")
+    assert batch("in.txt", "out.txt", "--restart") == 1
+    assert Path("out.txt.job/job.json").exists()
+    assert batch("in.txt", "out.txt", "--restart", "--if-exists", "replace") == 0
+    assert Path("out.txt").read_bytes() == CONTENT.upper()
+
+
+def test_rows_that_went_away_at_the_end(batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    """As after a power cut, where a disk has forgotten a file whose folder was not synced."""
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
+    Path("in.txt").write_text("a\n")
+    original, synced = JobFolder._move, []
+    sync_folder = job_folder._sync_folder
+
+    def sync(path: Path) -> None:
+        synced.append([file.name for file in path.iterdir()])
+        sync_folder(path)
+
+    def move(folder: JobFolder, source: Path, target: Path) -> None:
+        assert any("finished" in names for names in synced), "the journal says done, and the disk may not know the file"
+        source.unlink()
+        original(folder, source, target)
+
+    monkeypatch.setattr(job_folder, "_sync_folder", sync)
+    monkeypatch.setattr(JobFolder, "_move", move)
+    assert batch("in.txt", "out.parquet") == 1
+    assert Path("out.parquet.job/job.json").exists()
 
 
 def test_a_bundle_of_other_languages(
