@@ -150,8 +150,8 @@ class Translator:
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: the texts can never fit, num_beams or max_length is more than the model can give, or it
-                has several languages and none was chosen.
+            InvalidRequest: the texts can never fit, an option is more than the model can give, or it has several
+                languages and none was chosen.
         """
         self.check(options)
         options = self.completed(options)
@@ -218,10 +218,11 @@ class Translator:
         if options.num_beams > self.max_beams:
             many = f"{options.num_beams} is more than the {self.max_beams} here"
             raise InvalidRequest("options.num_beams", many, value=options.num_beams, max=self.max_beams)
-        if options.max_length > self.info.max_target_tokens:
-            limit = self.info.max_target_tokens
-            long = f"{options.max_length} is more than the model's {limit} tokens"
-            raise InvalidRequest("options.max_length", long, value=options.max_length, max=limit)
+        limit = self.info.max_target_tokens
+        for field, value in (("max_length", options.max_length), ("min_length", options.min_length)):
+            if value > limit:
+                long = f"{value} is more than the model's {limit} tokens"
+                raise InvalidRequest(f"options.{field}", long, value=value, max=limit)
 
     def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
         for what, count, limit in (

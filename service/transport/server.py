@@ -48,6 +48,8 @@ class ServerOptions:
     """Seconds that the open calls of such a connection have; 0: as long as they take."""
     keepalive_time_s: float = 30.0
     """Seconds of silence until a client is checked for being there."""
+    handshake_timeout_s: float = 10.0
+    """Seconds that a new connection has to say that it speaks HTTP/2, TLS included."""
     compress_from_bytes: int = 4096
     """Bytes of an answer from which on it is compressed for clients that take it; 0: never."""
     reflection: bool = True
@@ -177,6 +179,8 @@ def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tupl
         ("grpc.keepalive_time_ms", int(options.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # gRPC's own limit is two minutes, in which strangers who say nothing hold file descriptors that others need.
+        ("grpc.server_handshake_timeout_ms", int(options.handshake_timeout_s * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if options.compress_from_bytes:

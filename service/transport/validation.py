@@ -218,7 +218,7 @@ def _read_options(
         "max_length": (0, 2**31 - 1),
         "no_repeat_ngram_size": (0, MAX_NGRAM),
         "repetition_penalty": (1, 10),
-        "min_length": (0, given.get("max_length", 0) or 2**31 - 1),
+        "min_length": (0, max(given.get("max_length", 0), 0) or 2**31 - 1),
     }
     is_valid = True
     for name, value in given.items():

@@ -1,6 +1,8 @@
 """Connections that grow old: clients come back over new ones, without a failed call."""
 
 import asyncio
+import resource
+import socket
 import time
 
 import grpc
@@ -32,6 +34,31 @@ def test_old_connections_are_left_without_a_failed_call(golden: dict[str, str], 
         assert set(codes([outcome for outcomes in found for outcome in outcomes])) == {"OK"}
 
     with ServerProcess("--max-connection-age-s", "0.5", program=PLAIN) as server:
+        base = server.census()
+        asyncio.run(check(server))
+        server.wait_for_rest(base)
+        assert server.stop() == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("words", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_silent_strangers_keep_others_waiting_no_longer_than_they_may(golden: dict[str, str], words: bytes):
+    """They hold every file descriptor there is; a new client is served once they are sent away."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    async def check(server: ServerProcess) -> None:
+        host, _, port = server.address.partition(":")
+        strangers = [socket.create_connection((host, int(port))) for _ in range(100)]
+        for stranger in strangers:
+            stranger.sendall(words)
+        async with Caller(server.address) as late:
+            assert (await late.translate(TEXTS[0])).texts == (golden[TEXTS[0]],)
+        for stranger in strangers:
+            stranger.close()
+
+    with ServerProcess("--handshake-timeout-s", "1", program=PLAIN, prepare=few) as server:
         base = server.census()
         asyncio.run(check(server))
         server.wait_for_rest(base)

@@ -295,6 +295,7 @@ def test_no_row_is_reported_once_all_have_left(nonsense_bundle: Path, monkeypatc
     assert metrics.registry.get_sample_value("dragoman_active_rows") == 0
 
 
-def test_a_max_length_the_model_cannot_give_is_refused(load: Callable[[], Translator]) -> None:
-    with pytest.raises(InvalidRequest, match="max_length"):
-        load().translate(["the red house"], DecodeOptions(num_beams=1, max_length=25))
+@pytest.mark.parametrize("field", ["max_length", "min_length"])
+def test_a_length_the_model_cannot_give_is_refused(load: Callable[[], Translator], field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"options.{field}: 25 is more than the model's 24 tokens"):
+        load().translate(["the red house"], DecodeOptions(num_beams=1, **{field: 25}))

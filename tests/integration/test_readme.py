@@ -1,5 +1,6 @@
 """What README.md shows is what happens: its Python blocks run, its table of codes is the code's."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.client import SERVICE_CONFIG
 from service.errors import STATUS
 from tests.integration.launched_server import LaunchedServer
 
@@ -33,6 +35,11 @@ def test_a_python_block_runs_and_prints_french(block: str, server: LaunchedServe
     with redirect_stdout(output):
         exec(compile(block.replace("localhost:50051", server.address), "README.md", "exec"), {})
     assert "Merci" in output.getvalue()
+
+
+def test_the_retry_policy_for_other_languages_is_that_of_the_python_client() -> None:
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL)]
+    assert SERVICE_CONFIG in shown
 
 
 def test_the_table_of_codes_is_the_codes() -> None:

@@ -1,5 +1,6 @@
 """Given translations through the real score graph: what PyTorch says, whoever they are scored with."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -134,6 +135,38 @@ def test_translations_come_with_links_between_their_words(translator: Translator
                for link in result.alignment)  # fmt: skip
     plain = translator.translate([text], DecodeOptions(num_beams=4))[0]
     assert (plain.text, plain.score, plain.alignment) == (result.text, result.score, ())
+
+
+STRANGE = (
+    "\U0001f600 the red house.\r\n\r\n  cafe\u0301 we wait. \U0001f469\u200d\U0001f680 the mill",
+    "e\u0301te\u0301 the \ufb01ne red\u00a0house \u00bd. \u2460 we\u3000wait",
+    "\t\uff54\uff48\uff45 red house\r\n\u05e9\u05dc\u05d5\u05dd the mill.\r\n",
+    "\u0130stanbul the stra\u00dfe\u2028we wait",
+)
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_links_count_the_characters_that_the_caller_sent(translator: Translator, text: str) -> None:
+    """Whatever the tokenizer makes of them (it composes, folds widths, drops line ends): no link leaves its word."""
+    answers = Answers(1)
+    translator.submit([text], DecodeOptions(num_beams=2), answers, alignment=True)
+    [result] = answers.in_order()
+    assert isinstance(result, TextResult)
+    assert result.alignment
+    for start, end in {(link.source_start, link.source_end) for link in result.alignment}:
+        assert any(word.start() <= start < end <= word.end() for word in re.finditer(r"\S+", text)), text[start:end]
+    for start, end in {(link.target_start, link.target_end) for link in result.alignment}:
+        assert result.text[start:end].strip() == result.text[start:end] != ""
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_tokens_of_a_given_translation_cover_its_characters(translator: Translator, text: str) -> None:
+    target = text.split(".")[0]
+    [found] = score(translator, [("the red house", target)])
+    assert isinstance(found, PairResult)
+    shown = "".join(target[slice(*token.span)] for token in found.tokens)
+    assert shown == "".join(target.split())
+    assert found.tokens[-1].span == (len(target), len(target))
 
 
 class HeldScorer:

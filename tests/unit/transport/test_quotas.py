@@ -6,13 +6,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from service.errors import Overloaded
+from service.errors import EngineFailure, Overloaded
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.transport.callers import Caller
 from service.transport.quotas import Quotas
 from service.transport.security import SecurityOptions
 from tests.unit.transport.running_server import Running, request, with_server
+from tests.unit.transport.test_score import score_request
 
 ONE, TWO = ("authorization", "Bearer one-0123456789abcdef"), ("authorization", "Bearer two-0123456789abcdef")
 
@@ -108,6 +109,46 @@ def test_what_was_refused_or_cancelled_is_given_back():
         assert server.sample("dragoman_rejected_total", reason="client_tokens") == 0
 
     with_server(check, security=SecurityOptions(max_client_tokens=3))
+
+
+def test_scores_count_as_translations_do():
+    """The source's tokens; given back with the answer, a refusal, or the caller's leaving."""
+
+    async def check(server: Running) -> None:
+        score, wide = server.stub.Score, score_request("a", "b")  # 4 source tokens each
+        server.translator.gate.clear()
+        held = score(wide)
+        await asyncio.to_thread(server.translator.submitted.wait)
+        refused = score(score_request("a"))
+        assert await code_of(refused) == "RESOURCE_EXHAUSTED"
+        assert "this client has 8 source tokens open and sent 4; at most 9" in str(await refused.details())
+        assert await code_of(server.stub.Translate(request("aa"))) == "RESOURCE_EXHAUSTED"
+        held.cancel()
+        await asyncio.to_thread(server.translator.cancelled.wait)
+        server.translator.gate.set()
+        server.translator.answers["bad"] = EngineFailure()
+        server.translator.refusal = Overloaded("full", 1.0)
+        assert await code_of(score(wide)) == "RESOURCE_EXHAUSTED"
+        server.translator.refusal = None
+        for targets in (("a", "bad"), ("a", "b")):
+            assert await code_of(score(score_request(*targets))) == "OK"
+        assert server.sample("dragoman_rejected_total", reason="client_tokens") == 2
+
+    with_server(check, security=SecurityOptions(max_client_tokens=9))
+
+
+def test_calls_of_every_method_count():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        held = server.stub.Score(score_request("a"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        assert await code_of(server.stub.Score(score_request("a"))) == "RESOURCE_EXHAUSTED"
+        assert await code_of(server.stub.ListModels(pb.ListModelsRequest())) == "RESOURCE_EXHAUSTED"
+        server.translator.gate.set()
+        assert await code_of(held) == "OK"
+        assert await code_of(server.stub.ListModels(pb.ListModelsRequest())) == "OK"
+
+    with_server(check, security=SecurityOptions(max_client_calls=1))
 
 
 def test_clients_without_a_name_are_told_apart_by_their_address_and_forgotten():

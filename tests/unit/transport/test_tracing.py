@@ -19,6 +19,7 @@ from service.transport.quotas import TokenHold, share
 from service.transport.submission import Follower
 from service.transport.tracing import SilentTracer, open_tracer, trace_context
 from tests.unit.transport.running_server import Running, request, running, running_on_thread, with_server
+from tests.unit.transport.test_score import score_request
 
 pytest.importorskip("opentelemetry.sdk", reason="tracing is the extra otel")
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -79,6 +80,21 @@ def test_stages_stand_below_the_call_and_the_call_below_the_client(exporter: InM
         assert span.context.trace_id == int(TRACE, 16)
     assert calls[0].parent.span_id == int(PARENT, 16)
     assert calls[0].resource.attributes["service.name"] == "dragoman"
+
+
+def test_a_score_has_its_stages_below_the_call(exporter: InMemorySpanExporter):
+    async def check(server: Running) -> None:
+        await server.stub.Score(score_request("a", "bb"), metadata=[("traceparent", SAMPLED)])
+
+    with_server(check, tracer=tracer(exporter))
+    *stages, call = exporter.get_finished_spans()
+    assert call.name == "dragoman.v1.TranslationService/Score"
+    assert sorted(span.name for span in stages) == ["queue", "queue", "score", "score"]
+    for span in stages:
+        assert span.parent.span_id == call.context.span_id
+        assert span.context.trace_id == int(TRACE, 16)
+        expected_s = {"queue": 0.1, "score": 0.2}[span.name]  # what the scripted translator says
+        assert span.end_time - span.start_time == pytest.approx(expected_s * 1e9, abs=2e7)
 
 
 def test_stages_follow_each_other_in_time(exporter: InMemorySpanExporter):
