@@ -1,25 +1,34 @@
-"""Memory of preparing and reading a corpus that is larger than memory should have to be.
+"""Memory of preparing and reading corpora that are larger than memory should have to be.
 
-    python -m benchmarks.out_of_core --pairs 10000000
+    python -m benchmarks.out_of_core
 
-Knows: made-up pairs. Counts anonymous memory (what the process has to hold; pages of mapped files can be dropped by the
-system at any time) while pairs are cleaned, searched for duplicates and tokenized, and while batches are read.
+Made-up pairs are cleaned, searched for duplicates, tokenized and read as batches, each size in a process of its own.
+Counted is anonymous memory, what the process has to hold; pages of mapped files can be dropped by the system any time.
+Knows: made-up pairs. Does not know: how they are prepared.
 """
 
 import argparse
-import random
+import multiprocessing
+import sys
 import tempfile
 import threading
+import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from benchmarks import report
 from model.config import CorpusConfig, VocabularyConfig
 from model.data import BatchStream, SpecialTokens
 from model.token_store import prepare
 from model.vocabulary import learn_vocabulary
 
-WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"]
-SECONDS_BETWEEN = 5.0
+WORDS = np.array([f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"], dtype=object)
+PAIRS_PER_BLOCK, NUM_BATCHES = 50_000, 1000
+SECONDS_BETWEEN = 0.5
 
 
 def anonymous_mb() -> float:
@@ -31,42 +40,109 @@ def anonymous_mb() -> float:
 
 
 def write_corpus(path: Path, num_pairs: int) -> None:
-    rng = random.Random(1)
+    """Random words, 4 to 12 a side."""
+    rng = np.random.default_rng(1)
     with path.open("w") as file:
-        for _ in range(num_pairs):
-            source, target = rng.choices(WORDS, k=rng.randint(4, 12)), rng.choices(WORDS, k=rng.randint(4, 12))
-            file.write(f"{' '.join(source)}\t{' '.join(target)}\n")
+        for start in range(0, num_pairs, PAIRS_PER_BLOCK):
+            sizes = rng.integers(4, 13, 2 * min(PAIRS_PER_BLOCK, num_pairs - start))
+            words = WORDS[rng.integers(0, len(WORDS), int(sizes.sum()))].tolist()
+            ends = np.cumsum(sizes).tolist()
+            sides = [" ".join(words[end - size : end]) for end, size in zip(ends, sizes.tolist(), strict=True)]
+            file.writelines(f"{source}\t{target}\n" for source, target in zip(sides[::2], sides[1::2], strict=True))
 
 
-def watch(done: threading.Event, seen: list[float]) -> None:
-    while not done.wait(SECONDS_BETWEEN):
-        seen.append(anonymous_mb())
-        print(f"{len(seen) * SECONDS_BETWEEN:.0f} s: {seen[-1]:.0f} MB", flush=True)
+class Watch:
+    """The most memory of this process between ``start`` and ``stop``, by phase."""
+
+    def __init__(self) -> None:
+        self.most: dict[str, float] = {}
+        self.phase, self.done = "before", threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self) -> None:
+        while not self.done.wait(SECONDS_BETWEEN):
+            self.look()
+
+    def look(self) -> None:
+        phase, now = self.phase, anonymous_mb()
+        self.most[phase] = max(now, self.most.get(phase, 0.0))
+
+    def enter(self, phase: str) -> None:
+        """Ends the present phase and begins another."""
+        self.look()
+        self.phase = phase
+        self.look()
 
 
-def main() -> None:
+def measure(num_pairs: int, folder: Path) -> dict[str, Any]:
+    """Memory and CPU time of one corpus."""
+    file = folder / "pairs.tsv"
+    write_corpus(file, num_pairs)
+    corpus = CorpusConfig("made-up", tsv=str(file), max_length_ratio=100)
+    sample = CorpusConfig("sample", tsv=str(file), max_pairs=1000)
+    tokenizer = learn_vocabulary([sample], VocabularyConfig(size=500, max_sentences=2000), seed=1)
+    watch = Watch()
+    watch.thread.start()
+    watch.enter("preparing")
+    began = time.process_time()
+    store = prepare(corpus, tokenizer, folder / "store")
+    prepared = time.process_time()
+    watch.enter("reading")
+    stream = BatchStream([store], [1.0], SpecialTokens(tokenizer.pad, tokenizer.start, tokenizer.end), 4096, 1)
+    num_batches = sum(1 for _ in islice(stream, NUM_BATCHES))
+    watch.enter("after")
+    watch.done.set()
+    watch.thread.join()
+    stored = sum(path.stat().st_size for path in (folder / "store").iterdir())
+    return {
+        "pairs": num_pairs,
+        "kept": len(store),
+        "text_mb": file.stat().st_size / 1e6,
+        "store_mb": stored / 1e6,
+        "before_mb": watch.most["before"],
+        "preparing_mb": watch.most["preparing"],
+        "reading_mb": watch.most["reading"],
+        "batches": num_batches,
+        "pairs_per_cpu_s": num_pairs / (prepared - began),
+    }
+
+
+def measure_alone(num_pairs: int, folder: Path | None) -> dict[str, Any]:
+    """``measure`` in a new process: what another size has left in memory does not count."""
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as own,
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
+        return pool.apply(measure, (num_pairs, Path(own)))
+
+
+def growth(rows: Sequence[dict[str, Any]]) -> float:
+    """How much more memory the largest corpus takes than the smallest, in MB."""
+    return max(max(rows[-1][key] - rows[0][key] for key in ("preparing_mb", "reading_mb")), 0.0)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10_000_000, help="pairs to make up (default: 10,000,000)")
+    sizes = [100_000, 1_000_000, 10_000_000]
+    parser.add_argument("--pairs", type=report.numbers, default=sizes, help="sizes (default: 100000,1000000,10000000)")
+    parser.add_argument("--folder", type=Path, help="where text and stores are written (default: the temporary folder)")
+    parser.add_argument("--max-growth-mb", type=float, default=100.0, help="more is a failure (default: 100)")
+    parser.add_argument("--out", type=Path, default=report.RESULTS / "out_of_core.json", help="the JSON file to write")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pairs.tsv"
-        write_corpus(file, options.pairs)
-        corpus = CorpusConfig("made-up", tsv=str(file))
-        sample = CorpusConfig("sample", tsv=str(file), max_pairs=1000)
-        tokenizer = learn_vocabulary([sample], VocabularyConfig(size=500, max_sentences=2000), seed=1)
-        done, seen = threading.Event(), [anonymous_mb()]
-        print(f"before: {seen[0]:.0f} MB, a text of {file.stat().st_size / 1e6:,.0f} MB", flush=True)
-        watcher = threading.Thread(target=watch, args=(done, seen))
-        watcher.start()
-        try:
-            store = prepare(corpus, tokenizer, Path(folder) / "store")
-            stream = BatchStream([store], [1.0], SpecialTokens(tokenizer.pad, tokenizer.start, tokenizer.end), 4096, 1)
-            num_batches = sum(1 for _ in islice(stream, 1000))
-        finally:
-            done.set()
-            watcher.join()
-    print(f"{len(store):,} pairs, {num_batches:,} batches: {max(seen) - seen[0]:.0f} MB more than before at the most")
+    rows = []
+    for num_pairs in options.pairs:
+        rows.append(row := measure_alone(num_pairs, options.folder))
+        print(
+            f"{row['pairs']:,} pairs, {row['text_mb']:,.0f} MB of text: {row['before_mb']:.0f} MB before, at most "
+            f"{row['preparing_mb']:.0f} while preparing and {row['reading_mb']:.0f} while reading {row['batches']:,} "
+            f"batches; {row['pairs_per_cpu_s']:,.0f} pairs per CPU second",
+            flush=True,
+        )
+    grown = growth(rows)
+    print(f"the largest takes {grown:.0f} MB more than the smallest; its text has {rows[-1]['text_mb']:,.0f} MB")
+    report.save(options.out, "out_of_core", rows, growth_mb=grown, max_growth_mb=options.max_growth_mb)
+    return int(grown > options.max_growth_mb)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

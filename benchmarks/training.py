@@ -1,210 +1,140 @@
 """Tokens per second of training, beside a plain bf16 loop over torch.nn.Transformer of the same size and batches.
 
-    python -m benchmarks.training --steps 20
+    python -m benchmarks.training
 
-Knows: the two loops, and which parts of ours can be put back to plain ones, one at a time. Does not know: corpora; its
-pairs are made up, of lengths like those of everyday sentences and of parliament, mixed.
+Two loops, each in a process of its own, take the same batches in turn, a step each, who begins changing. Both begin
+with the same weights, so their losses must be the same curve. The ratio is the median over the steps. After the plain
+loop ours is compared with itself, one part put back to what a plain loop has: what each part brings.
 
-Both loops see the same batches in the same order and take turns, a step each; the ratio is the median over the steps.
+Knows: how two loops are compared. Does not know: corpora; its pairs are made up, with lengths like those of everyday
+sentences and of parliament mixed, frequencies like those of words, and a translation that can be learned.
 """
 
 import argparse
-import json
-import math
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from benchmarks import report
+from benchmarks.training_loops import Contender, Setup, Timing
 
-from model import transformer
-from model.config import ModelConfig, OptimizerConfig
-from model.data import Batch, SpecialTokens, cut_by_tokens, make_batch
-from model.objective import Objective
-from model.optimizer import Optimizers
-from model.train import keep_freed_memory
-from model.transformer import Transformer, sinusoidal_positions
-
-PAD, END = 1, 2
-WARM_UP = 2
-Step = Callable[[Batch], float]
-
-
-def made_up_batches(vocab_size: int, max_tokens: int, bucketed: bool, seed: int = 1) -> Iterator[Batch]:
-    """Endless batches of random tokens; lengths are log-normal, median 12, cut at 60.
-
-    Args:
-        bucketed: sentences of similar length together; else as they come, as many as fit in padded tokens.
-    """
-    rng = np.random.default_rng(seed)
-    while True:
-        lengths = np.clip(np.exp(rng.normal(2.5, 0.7, (2000, 1))) * rng.normal(1, 0.1, (2000, 2)), 2, 60).astype(int)
-        groups = (
-            cut_by_tokens(lengths, max_tokens)
-            if bucketed
-            else np.array_split(rng.permutation(2000), math.ceil(2000 * 61 / max_tokens))
-        )
-        for number in rng.permutation(len(groups)):
-            chosen = lengths[groups[number]]
-            sides = [[rng.integers(4, vocab_size, size) for size in chosen[:, side]] for side in (0, 1)]
-            yield make_batch(sides[0], sides[1], SpecialTokens(PAD, END, END))
+LOSS_TOLERANCE = 0.02
+"""Of the mean loss over ten steps, relative: bf16 rounds to 3 digits, and the two loops round in different places."""
+PLAIN: dict[str, Any] = {"plain": True, "keeps_memory": False}
+PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("all of it, batches by length too (beside the plain loop with pairs as they come)", PLAIN | {"by_length": False}),
+    ("bf16 (beside float32)", {"precision": "fp32"}),
+    ("attention by plain products (beside PyTorch's fused kernel)", {"attention": "fused"}),
+    ("loss by blocks (beside all logits at once)", {"loss": "whole"}),
+    ("residual sums in bf16 (beside float32)", {"residual": "fp32"}),
+    ("freed memory kept (beside given back)", {"keeps_memory": False}),
+    ("batches by length (beside pairs as they come)", {"by_length": False}),
+    ("fused Adam (beside PyTorch's default)", {"optimizer": "default adam"}),
+    ("Muon (beside fused Adam; what it gains is fewer steps)", {"optimizer": "muon"}),
+    ("torch.compile of the layers (off by default)", {"compiled": True}),
+)
 
 
-class PlainModel(nn.Module):
-    """torch.nn.Transformer with tied embeddings and sinusoids: what a tutorial has."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.model_width
-        self.embedding = nn.Embedding(config.vocab_size, width)
-        self.register_buffer("positions", sinusoidal_positions(config.max_positions, width))
-        self.network = nn.Transformer(
-            width,
-            config.num_heads,
-            config.num_encoder_layers,
-            config.num_decoder_layers,
-            config.feed_forward_width,
-            config.dropout,
-            batch_first=True,
-            norm_first=config.norm == "pre",
-        )
-
-    def embed(self, ids: Tensor) -> Tensor:
-        positions = self.get_buffer("positions")
-        return self.embedding(ids) * self.embedding.embedding_dim**0.5 + positions[: ids.shape[1]]
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1]).isinf()
-        padding = source == PAD
-        states = self.network(
-            self.embed(source),
-            self.embed(target),
-            tgt_mask=causal,
-            src_key_padding_mask=padding,
-            memory_key_padding_mask=padding,
-            tgt_is_causal=True,
-        )
-        return functional.linear(states, self.embedding.weight)
+def compare(ours: Setup, other: Setup, steps: int, warm_up: int) -> tuple[list[Timing], list[Timing]]:
+    """The same ``warm_up`` + ``steps`` steps of both, in turns; those of the warm-up are in the lists, too."""
+    first, second = Contender(ours), Contender(other)
+    timings: tuple[list[Timing], list[Timing]] = [], []
+    try:
+        for number in range(warm_up + steps):
+            for turn in (0, 1) if number % 2 else (1, 0):
+                timings[turn].append((first, second)[turn].step())
+    finally:
+        first.close()
+        second.close()
+    return timings
 
 
-def plain_step(config: ModelConfig, rate: float) -> Step:
-    """One step of the plain loop; returns its mean loss."""
-    model = PlainModel(config)
-    for name, parameter in model.named_parameters():
-        if "embedding" in name:
-            nn.init.normal_(parameter, std=config.model_width**-0.5)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
-
-    def step(batch: Batch) -> float:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch.source, batch.target_in)
-        loss = functional.cross_entropy(
-            logits.float().flatten(0, 1), batch.target_out.flatten(), ignore_index=PAD, label_smoothing=0.1
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
-
-
-def our_step(config: ModelConfig, rate: float, precision: str = "bf16", optimizer: str = "adam") -> Step:
-    """One step of ours; returns its mean loss."""
-    model = Transformer(config)
-    objective = Objective(model, precision, 0.1, PAD)
-    optimizers = Optimizers(model, OptimizerConfig(name=optimizer, peak_learning_rate=rate))
-
-    def step(batch: Batch) -> float:
-        optimizers.zero_grad()
-        loss = objective.loss(batch)
-        (loss.smoothed / loss.num_tokens).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(rate)
-        return float(loss.smoothed.detach()) / loss.num_tokens
-
-    return step
-
-
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-def timed(step: Step, batch: Batch) -> tuple[float, float]:
-    """Target tokens per second, and the loss."""
-    started = time.perf_counter()
-    loss = step(batch)
-    return batch.num_target_tokens / (time.perf_counter() - started), loss
-
-
-def compare(first: Step, second: Step, batches: Iterator[Batch], steps: int) -> dict[str, float]:
-    """Both in turn on the same batches, who begins changing; speeds are medians, the ratio the median of ratios."""
-    speeds: list[tuple[float, float]] = []
-    gaps = []
-    for number in range(WARM_UP + steps):
-        batch = next(batches)
-        if number % 2:
-            b, a = timed(second, batch), timed(first, batch)
-        else:
-            a, b = timed(first, batch), timed(second, batch)
-        if number >= WARM_UP:
-            speeds.append((a[0], b[0]))
-            gaps.append(abs(a[1] - b[1]) / b[1])
+def judged(ours: Sequence[Timing], other: Sequence[Timing], warm_up: int) -> dict[str, Any]:
+    """Speeds and their ratio; by the clock, and by the CPU time of all threads for machines that do other work too."""
+    pairs = list(zip(ours, other, strict=True))[warm_up:]
+    ratio, low, high = report.spread([a.tokens_per_s / b.tokens_per_s for a, b in pairs])
+    by_cpu = statistics.median(a.tokens_per_cpu_s / b.tokens_per_cpu_s for a, b in pairs)
     return {
-        "tokens_per_s": statistics.median(a for a, _ in speeds),
-        "other_tokens_per_s": statistics.median(b for _, b in speeds),
-        "ratio": statistics.median(a / b for a, b in speeds),
-        "largest_loss_difference": max(gaps),
+        "tokens_per_s": statistics.median(a.tokens_per_s for a, _ in pairs),
+        "other_tokens_per_s": statistics.median(b.tokens_per_s for _, b in pairs),
+        "ratio": ratio,
+        "ratio_quartiles": [low, high],
+        "ratio_by_cpu_time": by_cpu,
     }
 
 
-def parts(config: ModelConfig, rate: float, max_tokens: int, steps: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Ours beside the plain loop, then ours beside ours with one part plain."""
-    torch.manual_seed(1)
-    batches = made_up_batches(config.vocab_size, max_tokens, bucketed=True)
-    yield "plain loop", compare(our_step(config, rate), plain_step(config, rate), batches, steps)
-    yield "float32", compare(our_step(config, rate), our_step(config, rate, "fp32"), batches, steps)
-    yield "Muon", compare(our_step(config, rate), our_step(config, rate, optimizer="muon"), batches, steps)
-    ours, other = our_step(config, rate), our_step(config, rate)
-
-    def with_fused_attention(batch: Batch) -> float:
-        kept = transformer.scaled_dot_product_attention
-        transformer.scaled_dot_product_attention = fused_attention
-        try:
-            return other(batch)
-        finally:
-            transformer.scaled_dot_product_attention = kept
-
-    yield "fused attention", compare(ours, with_fused_attention, batches, steps)
+def smoothed(losses: Sequence[float], width: int = 10) -> list[float]:
+    """Means of ``width`` losses in a row."""
+    return [statistics.fmean(losses[start : start + width]) for start in range(0, len(losses) - width + 1, width)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each comparison (default: 20)")
+def beside_plain_loop(ours: Setup, steps: int, warm_up: int) -> dict[str, Any]:
+    """The row of the plain loop, with both loss curves."""
+    mine, theirs = compare(ours, ours.changed(**PLAIN), steps, warm_up)
+    curves = [[timing.loss for timing in timings] for timings in (mine, theirs)]
+    means = [smoothed(curve) for curve in curves]
+    gap = max((abs(a - b) / b for a, b in zip(*means, strict=True)), default=0.0)
+    for number, (a, b) in enumerate(zip(*means, strict=True)):
+        print(f"steps {10 * number + 1:3} to {10 * number + 10:3}: loss {a:.4f}, plain loop {b:.4f}", flush=True)
+    row = judged(mine, theirs, warm_up) | {"what": "all of it (beside the plain loop on the same batches)"}
+    return row | {"largest_loss_difference": gap, "loss": curves[0], "other_loss": curves[1]}
+
+
+def show(row: dict[str, Any]) -> None:
+    low, high = row["ratio_quartiles"]
+    print(
+        f"{row['what']}: {row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['ratio_by_cpu_time']:.2f} by CPU time), "
+        f"{row['tokens_per_s']:,.0f} beside {row['other_tokens_per_s']:,.0f} target tokens/s",
+        flush=True,
+    )
+
+
+def measure(ours: Setup, options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = [beside_plain_loop(ours, options.steps, options.warm_up)]
+    show(rows[0])
+    for what, changes in PARTS:
+        if not all(word in what for word in options.only):
+            continue
+        # The compiler works during the first steps of each new form of batch.
+        warm_up = options.warm_up * (2 if "compiled" in changes else 1)
+        mine, theirs = compare(ours, ours.changed(**changes), options.part_steps, warm_up)
+        row = judged(mine, theirs, warm_up) | {"what": what}
+        if "compiled" in changes or changes.get("optimizer") == "muon":  # ours is the one without it
+            row = turned(row)
+        rows.append(row)
+        show(row)
+    return rows
+
+
+def turned(row: dict[str, Any]) -> dict[str, Any]:
+    """The same comparison seen from the other side."""
+    low, high = row["ratio_quartiles"]
+    speeds = {"tokens_per_s": row["other_tokens_per_s"], "other_tokens_per_s": row["tokens_per_s"]}
+    ratios = {"ratio": 1 / row["ratio"], "ratio_quartiles": [1 / high, 1 / low]}
+    return row | speeds | ratios | {"ratio_by_cpu_time": 1 / row["ratio_by_cpu_time"]}
+
+
+def main() -> int:
+    parser = report.parser(__doc__ or "", "training")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--steps", type=int, default=50, help="timed steps beside the plain loop (default: 50)")
+    parser.add_argument("--part-steps", type=int, default=8, help="timed steps for each part (default: 8)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before, not timed (default: 2)")
     parser.add_argument("--batch-tokens", type=int, default=2500, help="padded tokens of a batch (default: 2500)")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--only", action="append", default=[], help="only the parts whose line has this word")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    shipped = ModelConfig(8000, 256, 8, 1536, 6, 2, dropout=0.0)
-    found = {}
-    for name, numbers in parts(replace(shipped), 1e-3, options.batch_tokens, options.steps):
-        found[name] = numbers
-        print(
-            f"beside {name:16} {numbers['tokens_per_s']:8,.0f} tokens/s, other {numbers['other_tokens_per_s']:8,.0f}, "
-            f"ratio {numbers['ratio']:.2f}, losses differ by at most {numbers['largest_loss_difference']:.1%}",
-            flush=True,
-        )
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    ours = Setup(max_tokens=options.batch_tokens, threads=options.threads)
+    if options.quick:
+        ours = ours.changed(model_width=32, feed_forward_width=64, vocab_size=500, max_tokens=300)
+        options.steps, options.part_steps = 10, 2
+    rows = measure(ours, options)
+    gap = rows[0]["largest_loss_difference"]
+    print(f"losses, ten steps at a time, differ by at most {gap:.2%}")
+    report.save(options.out, "training", rows, setup=ours.described(), loss_tolerance=LOSS_TOLERANCE)
+    return int(gap > LOSS_TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

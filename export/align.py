@@ -6,14 +6,17 @@ Knows: arguments and messages. Does not know: how words are aligned or pictures 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from export.alignment import Alignment, align_words, as_html, draw, pharaoh
+import numpy as np
+
+from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_at
 from export.graph_runner import GraphRunner
-from model.reference_decode import search_greedily
+from model.reference_decode import constrained, search_greedily
 from service.errors import InputError
-from service.runtime.bundle import Bundle
-from service.runtime.tokenizer import Tokenizer
+from service.runtime.bundle import Bundle, Language, Manifest
+from service.runtime.piece_tokenizer import tokenizer_of
 
 
 def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +29,8 @@ def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     align.add_argument("bundle", type=Path, help="a bundle's folder or .zip")
     align.add_argument("text", help="a source sentence")
     align.add_argument("--translation", help="its translation (default: the model's own, greedy)")
+    align.add_argument("--from", dest="source", metavar="CODE", help="source language, where the model has several")
+    align.add_argument("--to", dest="target", metavar="CODE", help="target language, where the model has several")
     align.add_argument("--precision", help="graphs to use (default: the bundle's first)")
     align.add_argument("--html", type=Path, metavar="FILE", help="write the heat map as a self-contained page")
     align.add_argument("--png", type=Path, metavar="FILE", help="write the heat map as a picture; needs matplotlib")
@@ -35,7 +40,9 @@ def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 def run_align(arguments: argparse.Namespace) -> int:
     """Raises BundleError, InputError."""
-    alignment = align(Bundle.open(arguments.bundle), arguments.text, arguments.translation, arguments.precision)
+    bundle = Bundle.open(arguments.bundle)
+    languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
+    alignment = align(bundle, arguments.text, arguments.translation, arguments.precision, languages)
     if arguments.html is not None:
         arguments.html.write_text(as_html(alignment), encoding="utf-8")
     if arguments.png is not None:
@@ -54,7 +61,33 @@ def as_json(alignment: Alignment) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
-def align(bundle: Bundle, text: str, translation: str | None, precision: str | None) -> Alignment:
+def language_of(languages: Sequence[Language], wanted: str | None, side: str) -> Language:
+    """The one whose code is ``wanted``, or the first; one of no tokens where the model has nothing to choose.
+
+    Raises:
+        InputError: there is none of that code.
+    """
+    found = [language for language in languages if wanted is None or language.code.lower() == wanted.lower()]
+    if languages and not found:
+        codes = ", ".join(language.code for language in languages)
+        raise InputError(f"{wanted} is none of the model's {side} languages: {codes}")
+    return found[0] if found else Language("")
+
+
+def chosen_languages(manifest: Manifest, source: str | None, target: str | None) -> tuple[Language, Language]:
+    return (
+        language_of(manifest.source_languages, source, "source"),
+        language_of(manifest.target_languages, target, "target"),
+    )
+
+
+def align(
+    bundle: Bundle,
+    text: str,
+    translation: str | None,
+    precision: str | None,
+    languages: tuple[Language, Language] = (Language(""), Language("")),
+) -> Alignment:
     """Words and attention of ``text`` and its translation, given or made.
 
     Raises:
@@ -64,23 +97,31 @@ def align(bundle: Bundle, text: str, translation: str | None, precision: str | N
     chosen = precision or next(iter(manifest.precisions))
     if chosen not in manifest.precisions:
         raise InputError(f"the bundle has no graphs of {chosen}; it has {', '.join(manifest.precisions)}")
-    tokenizer = Tokenizer.from_file(bundle.path(manifest.vocabulary))
+    tokenizer, (source_language, target_language) = tokenizer_of(bundle), languages
     runner = GraphRunner(bundle.root, manifest.precisions[chosen], manifest.shape, tokenizer.start)
-    source = [*tokenizer.encode([text])[0], tokenizer.end]
-    check_length("the text", source, manifest.max_source_tokens)
+    prefix, first, end = (*target_language.prefix, *source_language.prefix), target_language.first, tokenizer.end
+    ids = tokenizer.encode([text])[0]
+    source = [*prefix, *ids, end]
+    check_length("the text", source, len(prefix), manifest.max_source_tokens)
     if translation is None:
-        limit = manifest.max_target_tokens
-        target = search_greedily(runner.extend_with(source, limit), tokenizer.end, limit).ids
+        decoding = manifest.decoding
+        limit = min(decoding.max_length or 3 * len(source) + 16, manifest.max_target_tokens)
+        last = end if decoding.force_end else None
+        extend = constrained(runner.extend_with(source, limit), first, decoding.banned, last, limit)
+        target = search_greedily(extend, end, limit).ids
+        own = [token for token in target[len(first) :] if token != end]
+        translation, spans = tokenizer.decode([own])[0], tokenizer.decoded_spans(own)
     else:
-        target = [*tokenizer.encode([translation])[0], tokenizer.end]
-    check_length("the translation", target, manifest.max_target_tokens)
+        target = [*first, *tokenizer.encode_target([translation])[0], end]
+        spans = tokenizer.target_spans(translation)
+    check_length("the translation", target, len(first), manifest.max_target_tokens)
     _, attention = runner.score([source], [target])
-    pieces = [
-        [tokenizer.processor.id_to_piece(token) for token in ids if token != tokenizer.end] for ids in (source, target)
-    ]
-    return align_words(pieces[0], pieces[1], attention[0])
+    words = words_at(text, tokenizer.spans(text)), words_at(translation, spans)
+    return align_words(*words, np.asarray(attention[0, len(first) :, len(prefix) :], float))
 
 
-def check_length(what: str, ids: list[int], limit: int) -> None:
-    if not 2 <= len(ids) <= limit:
-        raise InputError(f"{what} has {len(ids)} tokens, its end counted; the model takes 2 to {limit}")
+def check_length(what: str, ids: Sequence[int], num_language_tokens: int, limit: int) -> None:
+    """There must be a token of text beside the end token and those that name languages."""
+    least = num_language_tokens + 2
+    if not least <= len(ids) <= limit:
+        raise InputError(f"{what} has {len(ids)} tokens, its end counted; the model takes {least} to {limit}")

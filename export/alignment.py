@@ -1,27 +1,31 @@
 """What each word of a translation looked at: the cross-attention of the score graph as words, links and pictures.
 
-Knows: pieces, words, attention weights. Does not know: bundles, commands.
+Knows: tokens' places, words, attention weights. Does not know: bundles, commands.
 
 The attention is that of the decoder's last layer, the mean over its heads (export/graphs.py). It shows what the network
 read while it wrote a word, which is often, and not always, the word it translates.
 """
 
 import html
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-WORD_START = "\u2581"  # SentencePiece's sign for a space
+Span = tuple[int, int]
+"""Where a token stands in its text, as in text[start:end]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """weights (T, S): row t is the share of target word t's attention on each source word; each row sums to at most 1.
 
-    What is missing from 1 was on the end token.
+    What is missing from 1 was on the end token, and on tokens that name languages.
     """
 
     source: tuple[str, ...]
@@ -29,32 +33,35 @@ class Alignment:
     weights: NDArray[np.float64]
 
 
-def words_of(pieces: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Words, and for each piece the number of its word: ["\u2581a", "\u2581b", "c"] -> ("a", "bc"), [0, 1, 1]."""
-    words: list[str] = []
-    places = []
-    for piece in pieces:
-        if piece.startswith(WORD_START) or not words:
-            words.append("")
-        words[-1] += piece.removeprefix(WORD_START)
-        places.append(len(words) - 1)
-    return tuple(words), places
+class Words(NamedTuple):
+    """A text's words, and for each of its tokens the number of the word it is of."""
+
+    words: tuple[str, ...]
+    places: list[int]
 
 
-def align_words(source: Sequence[str], target: Sequence[str], attention: NDArray[np.floating]) -> Alignment:
-    """Attention between words: the sum over the source word's pieces, the mean over the target word's.
+def words_at(text: str, spans: Sequence[Span]) -> Words:
+    """What spaces separate: "a bc" with tokens at (0, 1), (2, 3), (3, 4) -> ("a", "bc"), [0, 1, 1].
+
+    A token that stands for nothing visible is of the word it stands at or in, or of the one before.
+    """
+    matches = list(re.finditer(r"\S+", text))
+    starts = [match.start() for match in matches]
+    return Words(tuple(m.group() for m in matches), [max(0, bisect_right(starts, start) - 1) for start, _ in spans])
+
+
+def align_words(source: Words, target: Words, attention: NDArray[np.floating]) -> Alignment:
+    """Attention between words: the sum over the source word's tokens, the mean over the target word's.
 
     Args:
-        source, target: pieces without end tokens. attention: (T or more, S or more), end tokens' places last.
+        attention: (T or more, S or more), end tokens' places last.
     """
-    source_words, columns = words_of(source)
-    target_words, rows = words_of(target)
-    weights = np.zeros((len(target_words), len(source_words)))
-    for t, row in enumerate(rows):
-        for s, column in enumerate(columns):
+    weights = np.zeros((len(target.words), len(source.words)))
+    for t, row in enumerate(target.places):
+        for s, column in enumerate(source.places):
             weights[row, column] += attention[t, s]
-    weights /= np.bincount(rows, minlength=len(target_words))[:, None]
-    return Alignment(source_words, target_words, weights)
+    weights /= np.maximum(np.bincount(target.places, minlength=len(target.words)), 1)[:, None]
+    return Alignment(source.words, target.words, weights)
 
 
 def pharaoh(alignment: Alignment) -> str:

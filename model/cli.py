@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.config import TrainingConfig
 from model.recipe import read_training_config
 from model.sections import TrainingConfigError
 
@@ -30,11 +31,17 @@ def add_train_command(subparsers: Subparsers) -> None:
         description="Trains a Transformer. Ctrl-C finishes the step and saves; the same command goes on from there.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run: corpora, model, optimizer")
-    parser.add_argument("--folder", type=Path, help="where checkpoints and logs go, instead of the file's run.folder")
+    parser.add_argument("--folder", help="where checkpoints and logs go, instead of the file's run.folder")
+    parser.add_argument(
+        "--initial-checkpoint",
+        metavar="CHECKPOINT",
+        help="weights and vocabulary to begin with, instead of the file's run.initial_checkpoint: fine-tuning",
+    )
+    parser.add_argument("--max-steps", type=int, metavar="N", help="steps in all, instead of the file's run.max_steps")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print what would be done, do two steps on made-up text for memory and time, and stop",
+        help="check everything, print what would be done, do some steps on random tokens for memory and time, and stop",
     )
     parser.set_defaults(run=train)
 
@@ -59,9 +66,7 @@ def train(options: argparse.Namespace) -> int:
     from model.train import Trainer, TrainingError
 
     try:
-        config = read_training_config(options.config)
-        if options.folder is not None:
-            config = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(options.folder)))
+        config = with_flags(read_training_config(options.config), options)
         if options.dry_run:
             for line in plan(config):
                 print(line)
@@ -79,6 +84,13 @@ def train(options: argparse.Namespace) -> int:
         print("dragoman train: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_DONE
+
+
+def with_flags(config: TrainingConfig, options: argparse.Namespace) -> TrainingConfig:
+    """Raises TrainingConfigError: a flag's value is out of range."""
+    given = {name: getattr(options, name) for name in ("folder", "initial_checkpoint", "max_steps")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
 
 
 def average(options: argparse.Namespace) -> int:

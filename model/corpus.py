@@ -8,11 +8,13 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import random
 import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -96,6 +98,20 @@ def read_two(source_name: str, target_name: str) -> Iterator[tuple[str, str]]:
         yield source, target
     if next(targets, None) is not None:
         raise CorpusError(f"{target_name} has more lines than {source_name}")
+
+
+def reservoir(pairs: Iterator[tuple[str, str]], size: int, rng: random.Random) -> tuple[list[tuple[str, str]], int]:
+    """``size`` of the pairs, each with the same chance, in one pass (Vitter 1985, algorithm R), and their number.
+
+    They are all of them, in order, where there are no more than ``size``.
+    """
+    chosen = list(islice(pairs, size))
+    number = len(chosen) - 1
+    for number, pair in enumerate(pairs, start=size):
+        place = rng.randrange(number + 1)
+        if place < size:
+            chosen[place] = pair
+    return chosen, number + 1
 
 
 def unfit(source: str, target: str, num_source: int, num_target: int, config: CorpusConfig) -> str | None:

@@ -1,36 +1,40 @@
-"""What a training run would do: its size, its memory, its time.
+"""What a training run would do: its size, its batches, its memory, its time.
 
-Knows: the configuration, and how long a step takes here, by doing some. Does not know: how training works.
+Knows: the configuration, the lengths of its text, and how long a step takes here, by doing some. Does not know: how
+training works.
 """
 
+import math
 import resource
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from model.config import CorpusConfig, TrainingConfig
-from model.corpus import corpus_files, read_pairs
-from model.data import Batch, SpecialTokens, make_batch
+from model.config import TrainingConfig
+from model.corpus_sample import CorpusLengths, learn_from, measure_lengths, own_vocabulary, prepared_lengths, read_text
+from model.data import Batch, BatchStream, SpecialTokens, make_batch
 from model.objective import Objective
 from model.optimizer import Optimizers
+from model.token_store import TokenStore
 from model.transformer import Transformer
-from service.runtime.tokenizer import Tokenizer
 
-MEASURED_STEPS = 2
-CHARACTERS_PER_TOKEN = 4.0
-"""A guess for European languages at 8,000 pieces, used until the run has a vocabulary to count with."""
-SAMPLE_PAIRS = 2000
-FILL = 0.9
-"""Share of a batch's padded tokens that are real: a guess for batches by length."""
+WARM_UP_STEPS, MEASURED_STEPS, MAX_MEASURE_S = 2, 8, 20.0
+NO_TOKENS = SpecialTokens(pad=0, start=0, end=0)
+
+Lengths = NDArray[np.int32]
 
 
 def plan(config: TrainingConfig) -> Iterator[str]:
     """What the run would do, a line a fact.
 
     Raises:
-        CorpusError: a corpus cannot be read.
+        CorpusError: a corpus cannot be read. TrainingConfigError: the text is too little for the vocabulary.
     """
     model, run, optimizer = config.model, config.run, config.optimizer
     network = Transformer(model)
@@ -44,80 +48,118 @@ def plan(config: TrainingConfig) -> Iterator[str]:
     yield f"optimizer   {optimizer.name}, {optimizer.schedule}, peak rate {optimizer.peak_learning_rate:g}"
     yield f"steps       {run.max_steps:,} of at most {run.batch_tokens * run.accumulate:,} tokens a side"
     yield f"folder      {run.folder}"
+    texts = [read_text(corpus, run.seed) for corpus in config.train]
+    for corpus, text in zip(config.train, texts, strict=True):
+        yield f"train       {corpus.name}: {text.num_pairs:,} pairs before cleaning, weight {corpus.weight:g}"
+    for corpus in config.validation:
+        held_out = read_text(corpus, run.seed)
+        yield f"validation  {corpus.name}: {held_out.num_pairs:,} pairs before cleaning"
     tokenizer = own_vocabulary(config)
-    for part, corpora in (("train", config.train), ("validation", config.validation)):
-        for corpus in corpora:
-            num_pairs, tokens_per_pair = count_pairs(corpus, tokenizer)
-            weight = f", weight {corpus.weight:g}" if part == "train" else ""
-            yield f"{part:11} {corpus.name}: {num_pairs:,} pairs before cleaning{weight}"
-            if part == "train":
-                tokens = "counted with its vocabulary" if tokenizer else f"{CHARACTERS_PER_TOKEN:g} characters a token"
-                steps = (
-                    num_pairs * tokens_per_pair * share_of(corpus, config) / FILL / run.batch_tokens / run.accumulate
-                )
-                yield f"            about {tokens_per_pair:.1f} tokens a pair ({tokens}), {steps:,.0f} steps an epoch"
-    yield from measure(config, network)
+    if tokenizer is None:
+        tokenizer = learn_from(texts, config.vocabulary)
+        yield f"vocabulary  none yet: lengths are counted with {tokenizer.vocab_size:,} pieces learned from samples"
+    stores = [
+        prepared_lengths(corpus, tokenizer, Path(run.folder) / "data" / f"train-{corpus.name}")
+        or measure_lengths(corpus, text, tokenizer)
+        for corpus, text in zip(config.train, texts, strict=True)
+    ]
+    yield from batches_of(config, stores, network)
 
 
-def share_of(corpus: CorpusConfig, config: TrainingConfig) -> float:
-    """Steps that read the corpus once, for each step's worth of its own text: others stand between."""
-    return sum(other.weight for other in config.train) / corpus.weight
-
-
-def own_vocabulary(config: TrainingConfig) -> Tokenizer | None:
-    """The vocabulary that the run has already or is told to use."""
-    path = Path(config.vocabulary.model or Path(config.run.folder) / "vocabulary.spm")
-    return Tokenizer.from_file(path) if path.is_file() else None
-
-
-def count_pairs(corpus: CorpusConfig, tokenizer: Tokenizer | None) -> tuple[int, float]:
-    """Pairs, and mean tokens of their longer side, end token counted, over the first of them."""
-    corpus_files(corpus)
-    count, tokens, sampled = 0, 0.0, 0
-    for pair in read_pairs(corpus):
-        count += 1
-        if sampled < SAMPLE_PAIRS:
-            sampled += 1
-            sizes = (
-                map(len, tokenizer.encode(pair)) if tokenizer else (len(side) / CHARACTERS_PER_TOKEN for side in pair)
-            )
-            tokens += max(sizes) + 1
-    return count, tokens / max(sampled, 1)
-
-
-def made_up_batch(config: TrainingConfig) -> Batch:
-    """A full batch of random tokens, 25 to a sentence."""
-    length = min(25, config.model.max_positions, config.run.batch_tokens) - 1
-    rows = max(1, config.run.batch_tokens // (length + 1))
-    tokens = list(torch.randint(config.model.vocab_size, (rows, length)).numpy())
-    return make_batch(tokens, tokens, SpecialTokens(pad=0, start=0, end=0))
-
-
-def measure(config: TrainingConfig, network: Transformer) -> Iterator[str]:
-    """Does some steps on made-up text and says how long the run would take and in how much memory."""
-    from model.train import choose_device
-
+def batches_of(config: TrainingConfig, stores: Sequence[CorpusLengths], network: Transformer) -> Iterator[str]:
+    """How the text falls into batches, and what they cost."""
     run = config.run
-    device = choose_device(run.device)
-    objective = Objective(network.to(device), run.precision, config.optimizer.label_smoothing, pad=-1)
+    weights = [corpus.weight for corpus in config.train]
+    # The stream asks a store for its size and its pairs' lengths, which is what these have.
+    stream = BatchStream(cast(Sequence[TokenStore], stores), weights, NO_TOKENS, run.batch_tokens, run.seed)
+    batches = stream.batches_of_chunk(0)
+    yield from epochs(config, stores, stream, len(batches))
+    shapes = [np.array([stores[corpus].lengths[pair] for corpus, pair in batch]) for batch in batches]
+    yield from measure(config, network, shapes)
+
+
+def epochs(
+    config: TrainingConfig, stores: Sequence[CorpusLengths], stream: BatchStream, num_batches: int
+) -> Iterator[str]:
+    """Fit pairs, their lengths, and how many steps read each corpus once."""
+    steps_per_chunk = num_batches / config.run.accumulate
+    for corpus, store, share in zip(config.train, stores, stream.pairs_per_chunk, strict=True):
+        source, target = np.asarray(store.lengths).mean(axis=0) + 1
+        error = relative_error(np.asarray(store.lengths).sum(axis=1) + 2.0)
+        how = "counted" if store.is_whole else f"+- {2 * error:.1%}, from {len(store):,} of them"
+        sizes = f"{source:.1f} and {target:.1f} tokens each ({how})"
+        yield f"            {corpus.name}: {store.num_fit:,} pairs fit, {sizes}"
+        yield f"            {corpus.name}: an epoch is {store.num_fit / int(share) * steps_per_chunk:,.0f} steps"
+
+
+def relative_error(values: NDArray[np.floating]) -> float:
+    """Standard error of the mean, beside the mean."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)) / np.mean(values)) if len(values) > 1 else math.inf
+
+
+def padded_tokens(shape: Lengths) -> int:
+    """Of both sides of a batch."""
+    return int((shape.max(axis=0) + 1).sum()) * len(shape)
+
+
+def random_batch(shape: Lengths, vocab_size: int, rng: np.random.Generator) -> Batch:
+    """Random tokens in pairs of these lengths."""
+    sides = [[rng.integers(1, vocab_size, size) for size in shape[:, side]] for side in (0, 1)]
+    return make_batch(sides[0], sides[1], NO_TOKENS)
+
+
+def measure(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengths]) -> Iterator[str]:
+    """Does some steps on random tokens in batches as the run would have them: fill, memory, time.
+
+    Args:
+        shapes: of each batch the lengths of its pairs, (n, 2).
+    """
+    tokens = [int((shape + 1).sum()) for shape in shapes]
+    targets = statistics.fmean(int((shape[:, 1] + 1).sum()) for shape in shapes)
+    fill = sum(tokens) / sum(map(padded_tokens, shapes))
+    yield (
+        f"batches     {statistics.fmean(map(len, shapes)):,.0f} pairs and {targets:,.0f} target tokens on average; "
+        f"{fill:.0%} of their tokens are text, the rest is padding"
+    )
+    # Attention grows with the square of the length: the widest batch is the largest in memory.
+    widest = max(shapes, key=lambda shape: len(shape) * int(shape.max()) ** 2)
+    steps = timed_steps(config, network, [widest, *shapes])
+    seconds = sum(s for s, _ in steps) / sum(t for _, t in steps) * targets * config.run.accumulate
+    error = relative_error(np.array([s / t for s, t in steps]))
+    cuda = torch.cuda.is_available() and config.run.device != "cpu"
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield (
+        f"memory      {peak / 1e9:.1f} GB of {'the GPU' if cuda else 'this process'} after the widest batch and "
+        f"{len(steps) + WARM_UP_STEPS - 1} more; on a CPU a long run may take several times as much"
+    )
+    yield (
+        f"time        {seconds:.2f} s a step here and now ({targets * config.run.accumulate / seconds:,.0f} target "
+        f"tokens/s, +- {2 * error:.0%} over {len(steps)} batches): {seconds * config.run.max_steps / 3600:.1f} hours "
+        "for all, validation not counted"
+    )
+
+
+def timed_steps(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengths]) -> list[tuple[float, int]]:
+    """Seconds and target tokens of some steps, each of one batch; the first are not timed."""
+    from model.train import choose_device, keep_freed_memory
+
+    device = choose_device(config.run.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    objective = Objective(network.to(device), config.run.precision, config.optimizer.label_smoothing, pad=-1)
     optimizers = Optimizers(network, config.optimizer)
-    batch = made_up_batch(config).to(device)
-    times = []
-    for _ in range(MEASURED_STEPS):
+    found, began, rng = [], time.monotonic(), np.random.default_rng(1)
+    for number in range(WARM_UP_STEPS + MEASURED_STEPS):
+        batch = random_batch(shapes[number % len(shapes)], config.model.vocab_size, rng).to(device)
         started = time.monotonic()
         optimizers.zero_grad()
-        for _ in range(run.accumulate):
-            loss = objective.loss(batch)
-            (loss.smoothed / loss.num_tokens).backward()  # type: ignore[no-untyped-call]
+        loss = objective.loss(batch)
+        (loss.smoothed / loss.num_tokens).backward()  # type: ignore[no-untyped-call]
         optimizers.step(config.optimizer.peak_learning_rate)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.monotonic() - started)
-    seconds = min(times)
-    cuda = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    yield f"memory      {peak / 1e9:.1f} GB of {'the GPU' if cuda else 'this process'} in {len(times)} steps"
-    yield (
-        f"time        {seconds:.2f} s a step here and now ({batch.num_target_tokens * run.accumulate / seconds:,.0f} "
-        f"tokens/s): {seconds * run.max_steps / 3600:.1f} hours for all, validation not counted"
-    )
+        if number >= WARM_UP_STEPS:
+            found.append((time.monotonic() - started, batch.num_target_tokens))
+        if len(found) >= 2 and time.monotonic() - began > MAX_MEASURE_S:
+            break
+    return found

@@ -6,13 +6,12 @@ Knows: which sentences are sampled and how. Does not know: what the pieces are u
 import io
 import random
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from sentencepiece import SentencePieceTrainer
 
 from model.config import CorpusConfig, VocabularyConfig
-from model.corpus import corpus_files, read_pairs
+from model.corpus import corpus_files, read_pairs, reservoir
 from model.sections import TrainingConfigError
 from service.runtime.tokenizer import Tokenizer
 
@@ -25,13 +24,7 @@ def sample_sentences(corpora: Sequence[CorpusConfig], max_sentences: int, seed: 
     share = max(1, max_sentences // (2 * len(corpora)))
     for corpus in corpora:
         corpus_files(corpus)
-        rng = random.Random(f"{seed} {corpus.name}")
-        pairs = read_pairs(corpus)
-        chosen = list(islice(pairs, share))
-        for number, pair in enumerate(pairs, start=share):
-            place = rng.randrange(number + 1)
-            if place < share:
-                chosen[place] = pair
+        chosen, _ = reservoir(read_pairs(corpus), share, random.Random(f"{seed} {corpus.name}"))
         for source, target in chosen:
             yield source
             yield target
@@ -39,8 +32,6 @@ def sample_sentences(corpora: Sequence[CorpusConfig], max_sentences: int, seed: 
 
 def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, seed: int) -> Tokenizer:
     """The vocabulary of ``config``: learned, or read from its ``model`` file.
-
-    Any character can be spelled (byte fallback), so no text is lost to the unknown token.
 
     Raises:
         TrainingConfigError: the ``model`` file is none, or the text is too little for so many pieces.
@@ -51,10 +42,19 @@ def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, 
             return Tokenizer.from_file(Path(config.model))
         except (OSError, RuntimeError, ValueError) as error:
             raise TrainingConfigError(f"vocabulary.model: {config.model} is no usable vocabulary: {error}") from error
+    return learn(sample_sentences(corpora, config.max_sentences, seed), config)
+
+
+def learn(sentences: Iterator[str], config: VocabularyConfig) -> Tokenizer:
+    """The vocabulary of ``sentences``. Any character can be spelled (byte fallback): none is lost to the unknown token.
+
+    Raises:
+        TrainingConfigError: the text is too little for so many pieces.
+    """
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=sample_sentences(corpora, config.max_sentences, seed),
+            sentence_iterator=sentences,
             model_writer=model,
             vocab_size=config.size,
             model_type=config.type,

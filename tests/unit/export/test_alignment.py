@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.align import align
-from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_of
+from export.alignment import Alignment, Words, align_words, as_html, draw, pharaoh, words_at
 from service.cli import main
 from service.errors import InputError
 from service.runtime.bundle import Bundle
@@ -20,14 +20,15 @@ def crossed() -> Alignment:
     return Alignment(("red", "<b>house"), ("maison", "rouge"), np.array([[0.2, 0.7], [0.9, 0.05]]))
 
 
-def test_pieces_to_words() -> None:
-    assert words_of(["\u2581a", "\u2581b", "c"]) == (("a", "bc"), [0, 1, 1])
-    assert words_of(["x", "y", "\u2581", "z"]) == (("xy", "z"), [0, 0, 1, 1])
+def test_tokens_to_words() -> None:
+    assert words_at("a bc", [(0, 1), (2, 3), (3, 4)]) == Words(("a", "bc"), [0, 1, 1])
+    # A lone space stands at the word after it, an invisible last token in the word before.
+    assert words_at(" xy  z", [(1, 2), (2, 3), (5, 5), (5, 6), (6, 6)]) == Words(("xy", "z"), [0, 0, 1, 1, 1])
 
 
-def test_a_words_attention_is_its_pieces() -> None:
+def test_a_words_attention_is_its_tokens() -> None:
     attention = np.array([[0.5, 0.2, 0.2, 0.1], [0.1, 0.4, 0.4, 0.1], [0.3, 0.3, 0.2, 0.2], [0.0, 0.0, 0.0, 1.0]])
-    found = align_words(["\u2581a", "\u2581b", "c"], ["\u2581d", "\u2581e", "f"], attention)
+    found = align_words(Words(("a", "bc"), [0, 1, 1]), Words(("d", "ef"), [0, 1, 1]), attention)
     assert found.source == ("a", "bc")
     assert found.target == ("d", "ef")
     assert found.weights == pytest.approx(np.array([[0.5, 0.4], [0.2, 0.65]]))

@@ -78,6 +78,16 @@ def test_folder_option(recipe: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_other_steps_and_other_weights(recipe: Path, tmp_path: Path) -> None:
+    first, tuned = tmp_path / "first", tmp_path / "tuned"
+    assert run("train", str(recipe), "--folder", str(first)) == 0
+    words = ("--folder", str(tuned), "--initial-checkpoint", str(first / "best"), "--max-steps", "2")
+    assert run("train", str(recipe), *words) == 0
+    assert checkpoint.read_description(tuned / "best").step == 2
+    assert (tuned / "vocabulary.spm").read_bytes() == (first / "vocabulary.spm").read_bytes()
+    assert run("train", str(recipe), "--max-steps", "0") == 78
+
+
 def test_dry_run(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", str(recipe), "--dry-run") == 0
     out = capsys.readouterr().out
@@ -103,9 +113,10 @@ def test_missing_corpus(dry: list[str], recipe: Path, corpus_file: Path, capsys:
     assert capsys.readouterr().err == "dragoman train: corpus 'digits': there is no file /nowhere.tsv\n"
 
 
-def test_vocabulary_too_large_for_the_text(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_vocabulary_too_large_for_the_text(dry: list[str], recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.write_text(recipe.read_text().replace("size = 300", "size = 5000"))
-    assert run("train", str(recipe)) == 78
+    assert run("train", str(recipe), *dry) == 78
     assert "vocabulary.size (5000) does not fit the text" in capsys.readouterr().err
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from export.align import align, chosen_languages
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import read_checkpoint
 from export.huggingface.language_codes import bcp47, bcp47_of_all
@@ -17,6 +18,7 @@ from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import InvalidRequest
+from service.runtime.bundle import Bundle
 from service.runtime.tokenizer import Tokenizer
 from tests.conftest import random_model, sentences
 from tests.unit.export.huggingface.conftest import POST_NORM, edit_json
@@ -76,6 +78,17 @@ def test_command_makes_a_bundle_of_several_targets_that_decodes_as_the_oracle(
     assert main(["translate", "--bundle", str(bundle), "--to", "de-AT", "the red house"]) == 0
     assert main(["translate", "--bundle", str(bundle), "--to", "it", "the red house"]) == 78
     assert main(["verify", str(bundle)]) == 0
+    opened, text = Bundle.open(bundle), texts[0]
+    for target in checkpoint.targets:
+        languages = chosen_languages(opened.manifest, None, target.code.upper())
+        found = align(opened, text, None, None, languages)
+        translator = Translator.load(bundle, EngineSettings(num_workers=1, stop_repetition=False))
+        [made] = translator.translate([text], DecodeOptions(num_beams=1), ("en", target.code))
+        translator.close()
+        assert (found.source, found.target) == (tuple(text.split()), tuple(made.text.split()))
+        assert (found.weights.sum(axis=1) <= 1.0001).all()
+        assert found.weights.sum(axis=1).min() > 0
+    assert main(["align", str(bundle), text, "--to", "it"]) == 1
 
 
 def test_bad_words_without_rescaling_keep_their_probability(make_folder: Make) -> None:

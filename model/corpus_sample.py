@@ -1,0 +1,112 @@
+"""What a corpus looks like before it is prepared: how many pairs are fit, and how long they are.
+
+Knows: fair samples, stores that are there already. Does not know: what is done with the numbers.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
+from model.corpus import corpus_files, fit_pairs, read_pairs, reservoir
+from model.data import PAIRS_PER_CHUNK
+from model.sections import TrainingConfigError
+from model.token_store import TokenStore, fingerprint, read_report
+from model.vocabulary import learn
+from service.runtime.tokenizer import VOCABULARY, Tokenizer
+
+VOCABULARY_PAIRS = 20_000
+"""Of each sample, to learn a vocabulary from where the run has none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusText:
+    """Pairs of a corpus, drawn so that each has the same chance; all of them where ``is_whole``."""
+
+    pairs: list[tuple[str, str]]
+    num_pairs: int
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.pairs) == self.num_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusLengths:
+    """What batches are cut by: looks like a TokenStore without its tokens.
+
+    Attributes:
+        lengths: (n, 2) tokens of source and target, end tokens not counted, of the fit pairs of a sample.
+        num_fit: fit pairs of the whole corpus; an estimate where they are more than n. A sample hides duplicates.
+    """
+
+    lengths: NDArray[np.int32]
+    num_fit: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.lengths) == self.num_fit
+
+
+def read_text(corpus: CorpusConfig, seed: int) -> CorpusText:
+    """Raises CorpusError: it cannot be read."""
+    corpus_files(corpus)
+    return CorpusText(*reservoir(read_pairs(corpus), PAIRS_PER_CHUNK, random.Random(f"{seed} {corpus.name} lengths")))
+
+
+def own_vocabulary(config: TrainingConfig) -> Tokenizer | None:
+    """The vocabulary that the run has already, is told to use, or gets with its initial weights."""
+    run = config.run
+    places = [Path(run.folder) / VOCABULARY]
+    places += [Path(config.vocabulary.model)] if config.vocabulary.model else []
+    places += [Path(run.initial_checkpoint) / VOCABULARY] if run.initial_checkpoint else []
+    found = next((path for path in places if path.is_file()), None)
+    return Tokenizer.from_file(found) if found else None
+
+
+def learn_from(texts: Sequence[CorpusText], config: VocabularyConfig) -> Tokenizer:
+    """A vocabulary like the one that the run will learn; a smaller one where the samples are too little for it.
+
+    Raises:
+        TrainingConfigError: the whole text is too little for so many pieces.
+    """
+    sentences = [side for text in texts for pair in text.pairs[:VOCABULARY_PAIRS] for side in pair]
+    is_all = all(len(text.pairs[:VOCABULARY_PAIRS]) == text.num_pairs for text in texts)
+    while True:
+        try:
+            return learn(iter(sentences), config)
+        except TrainingConfigError:
+            if is_all or config.size < 1000:
+                raise
+            config = replace(config, size=config.size // 2)
+
+
+def measure_lengths(corpus: CorpusConfig, text: CorpusText, tokenizer: Tokenizer) -> CorpusLengths:
+    """Cleans and tokenizes a sample.
+
+    Raises:
+        CorpusError: none of its pairs is fit.
+    """
+    counts: Counter[str] = Counter()
+    limited = replace(corpus, max_pairs=None) if not text.is_whole else corpus
+    lengths = [(len(source), len(target)) for source, target in fit_pairs(text.pairs, limited, tokenizer, counts)]
+    share = len(lengths) / max(1, counts["read"])
+    num_fit = len(lengths) if text.is_whole else round(share * text.num_pairs)
+    chosen = np.asarray(lengths[: corpus.max_pairs], np.int32).reshape(-1, 2)
+    return CorpusLengths(chosen, min(num_fit, corpus.max_pairs or num_fit))
+
+
+def prepared_lengths(corpus: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> CorpusLengths | None:
+    """Those of the store that an earlier run has left in ``folder``, if it is still right."""
+    if read_report(folder, fingerprint(corpus, tokenizer)) is None:
+        return None
+    lengths = TokenStore(folder).lengths
+    return CorpusLengths(lengths, len(lengths))

@@ -1,0 +1,67 @@
+"""What a dry run says comes true."""
+
+import re
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from model.config import CorpusConfig, TrainingConfig
+from model.corpus_sample import measure_lengths, read_text
+from model.data import BatchStream, SpecialTokens
+from model.plan import plan
+from model.token_store import prepare
+from service.runtime.tokenizer import Tokenizer
+from tests.unit.model.conftest import write_pairs
+
+
+def number(pattern: str, lines: list[str]) -> float:
+    [found] = [match[1] for line in lines if (match := re.search(pattern, line))]
+    return float(found.replace(",", ""))
+
+
+def test_a_small_corpus_is_counted_exactly(
+    training_config: TrainingConfig, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    lines = list(plan(training_config))
+    store = prepare(training_config.train[0], tokenizer, tmp_path / "store")
+    special = SpecialTokens(tokenizer.pad, tokenizer.start, tokenizer.end)
+    stream = BatchStream([store], [1.0], special, training_config.run.batch_tokens, training_config.run.seed)
+    num_batches = len(stream.batches_of_chunk(0))
+    epoch = list(islice(stream, num_batches))
+    assert number(r"digits: ([\d,]+) pairs fit.*counted", lines) == len(store)
+    assert number(r"an epoch is ([\d,]+) steps", lines) == round(num_batches / training_config.run.accumulate)
+    target_tokens = sum(batch.num_target_tokens for batch in epoch)
+    assert number(r"and ([\d,]+) target tokens on average", lines) == round(target_tokens / num_batches)
+    text = target_tokens + sum(int(batch.source_lengths.sum()) for batch in epoch)
+    padded = sum(batch.source.numel() + batch.target_in.numel() for batch in epoch)
+    assert number(r"; (\d+)% of their tokens", lines) == round(100 * text / padded)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sample_of_a_large_corpus_is_fair(
+    training_config: TrainingConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted by length, as files often are: the first pairs would mislead."""
+    path = write_pairs(tmp_path / "sorted.tsv", 3000, seed=5)
+    path.write_text("".join(sorted(path.read_text().splitlines(keepends=True), key=len)))
+    corpus = CorpusConfig(name="sorted", tsv=str(path), drop_duplicates=False)
+    store = prepare(corpus, tokenizer, tmp_path / "store")
+    monkeypatch.setattr("model.corpus_sample.PAIRS_PER_CHUNK", 500)
+    found = measure_lengths(corpus, read_text(corpus, seed=1), tokenizer)
+    assert len(found) == 500
+    assert not found.is_whole
+    assert found.num_fit == len(store) == 3000
+    assert found.lengths.mean() == pytest.approx(store.lengths.mean(), rel=0.05)
+    lines = list(plan(replace(training_config, train=(corpus,))))
+    assert any(re.search(r"sorted: 3,000 pairs fit.*\+- \d\.\d%, from 500 of them", line) for line in lines)
+
+
+def test_a_run_that_has_begun_is_counted_from_its_store(training_config: TrainingConfig, tokenizer: Tokenizer) -> None:
+    folder = Path(training_config.run.folder)
+    store = prepare(training_config.train[0], tokenizer, folder / "data" / "train-digits")
+    (folder / "vocabulary.spm").write_bytes(tokenizer.model)
+    lines = list(plan(training_config))
+    assert number(r"digits: ([\d,]+) pairs fit.*counted", lines) == len(store)
+    assert not any(line.startswith("vocabulary") for line in lines)
