@@ -23,7 +23,7 @@ SMALLER = {
     "feed_forward_width": "128",
     "num_encoder_layers": "2",
     "num_decoder_layers": "1",
-    "size": "420",
+    "size": "380",
     "warmup_steps": "10",
 }
 PARTS = (
