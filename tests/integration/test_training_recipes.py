@@ -85,6 +85,7 @@ def losses(printed: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_student_learns_from_the_shipped_model_and_is_fine_tuned(folder: Path) -> None:
     source, target = (folder / "runs" / f"distilled.{side}" for side in ("en", "fr"))
     teacher = ("translate", "--bundle", str(SHIPPED_BUNDLE), "--to", "fr", "--beam", "4")
