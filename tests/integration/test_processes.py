@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from service.client import Client
-from service.decoding.options import DecodeOptions
 from service.demo import free_port, wait_until_serving
+from service.pb import translation_pb2_grpc as pb_grpc
 from tests.conftest import sentences
+from tests.faults.calls import request
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -43,17 +44,16 @@ def test_a_service_and_an_embedded_engine_answer_the_same(nonsense_bundle: Path,
 
 
 def test_what_leaves_while_it_drains_was_answered(nonsense_bundle: Path):
-    """A stream of which the server knows when SIGTERM comes: all that was taken comes back, then the stream ends."""
+    """A caller who does not watch health, and whose call comes after SIGTERM, within the grace."""
     found = f"127.0.0.1:{free_port()}"
-    flags = ["--bundle", str(nonsense_bundle), "--listen", found, "--metrics-listen", "", "--admit-grace-s", "0.5"]
+    flags = ["--bundle", str(nonsense_bundle), "--listen", found, "--metrics-listen", "", "--admit-grace-s", "2"]
     with subprocess.Popen([*DRAGOMAN, "serve", *flags, "--log-level", "error"], cwd=ROOT) as server:
         assert wait_until_serving(found, server)
-        with Client(found) as client:
-            texts = sentences(20)
+        with grpc.insecure_channel(found) as channel:
             server.send_signal(signal.SIGTERM)
-            results = client.translate(texts, source="en", target="fr", options=DecodeOptions(num_beams=2))
-        assert [hasattr(result, "text") for result in results] == [True] * 20
-        assert server.wait(20) == 0
+            answer = pb_grpc.TranslationServiceStub(channel).Translate(request(*sentences(20), num_beams=2), timeout=20)
+        assert [result.HasField("translation") for result in answer.results] == [True] * 20
+        assert server.wait(30) == 0
 
 
 def test_a_closed_pipe_and_an_interrupt_end_it_quietly(nonsense_bundle: Path):
