@@ -78,8 +78,23 @@ def test_command_makes_a_bundle_of_several_targets_that_decodes_as_the_oracle(
     assert main(["translate", "--bundle", str(bundle), "--to", "de-AT", "the red house"]) == 0
     assert main(["translate", "--bundle", str(bundle), "--to", "it", "the red house"]) == 78
     assert main(["verify", str(bundle)]) == 0
-    opened, text = Bundle.open(bundle), texts[0]
-    for target in checkpoint.targets:
+
+
+def test_graphs_for_cuda_are_made_of_a_folder(make_folder: Make, tmp_path: Path) -> None:
+    folder, bundle = make_folder(num_heads=4), tmp_path / "bundle"
+    precisions = [word for name in ("cpu-int8", "cuda-fp16") for word in ("--precision", name)]
+    assert main(["import-marian", str(folder), str(bundle), *precisions]) == 0
+    graphs = Bundle.open(bundle).graphs("cuda-fp16")
+    assert {"cuda-fp16/encoder.onnx", "cuda-fp16/move.onnx", "cuda-fp16/store.onnx"} <= graphs.files
+    assert main(["verify", str(bundle)]) == 0
+
+
+def test_alignment_of_an_imported_model(make_folder: Make, tmp_path: Path) -> None:
+    """In each of its languages it is that of the engine's own translation."""
+    folder, bundle = make_folder(num_heads=4), tmp_path / "bundle"
+    assert main(["import-marian", str(folder), str(bundle), "--precision", "cpu-fp32"]) == 0
+    opened, [text] = Bundle.open(bundle), sentences(1)
+    for target in opened.manifest.target_languages:
         languages = chosen_languages(opened.manifest, None, target.code.upper())
         found = align(opened, text, None, None, languages)
         translator = Translator.load(bundle, EngineSettings(num_workers=1, stop_repetition=False))
