@@ -134,6 +134,34 @@ def multi30k(values: Values) -> str:
     return f"{markdown(rows, columns)}\n\n{known} sacreBLEU `{values['rows'][0]['signature']}`."
 
 
+def marian(values: Values) -> str:
+    columns = {
+        "num_beams": "beams",
+        "sentences": "sentences",
+        "equal": "same ids as generate()",
+        "ties": "ties",
+        "score_difference": "scores differ by at most",
+        "ctranslate2_equal": "CTranslate2: same ids as ours",
+        "ctranslate2_lower": "others: its score is lower",
+    }
+    rows = [row | {"score_difference": f"{row['score_difference']:.0e}"} for row in values["rows"]]
+    bleu = ", ".join(f"{row['precision']} {row['bleu']:.2f}" for row in values["bleu"])
+    cut = values["tokenization"]
+    ids = f"{cut['other_ids']} of {cut['lines']:,} lines have other token ids than its own tokenizer gives"
+    return f"{markdown(rows, columns)}\n\nBLEU, greedy: {bleu}. {ids}."
+
+
+def overhead(values: Values) -> str:
+    columns = {
+        "num_clients": "clients",
+        "num_beams": "beams",
+        "graphs_ms": "graphs, ms",
+        "search_ms": "search and scheduler, ms",
+        "front_ms": "gRPC, tokenizer and the rest, ms",
+    }
+    return markdown(values["rows"], columns)
+
+
 def speeds(values: Values) -> dict[int, float]:
     """Beam width -> source characters a core translates in a second."""
     return {row["beams"]: row["characters_per_cpu_s"] for row in values["rows"] if row["replicas"] == 1}
@@ -147,6 +175,8 @@ TABLES: Mapping[str, Callable[[Values], str]] = {
     "load": load_test,
     "replicas": replicas,
     "multi30k": multi30k,
+    "marian": marian,
+    "overhead": overhead,
 }
 
 

@@ -56,8 +56,10 @@ def compare(folder: Path, bundle: Path, codes: tuple[str, str], several_beams: t
             for text, result in zip(TEXTS, results, strict=True):
                 [right] = theirs.generate([theirs.encode(text)], beams)
                 assert list(result.alternatives[0].token_ids) == right.ids
-                # A language's token, which is none of the pieces, is shown by M2M100Tokenizer as it is.
-                assert result.text == re.sub("__[a-z]{2,3}__", "", theirs.decode(right.ids)).strip()
+                # A language's token, which is none of the pieces, is shown by M2M100Tokenizer as it is. An id that no
+                # piece has, where the model has more ids than its vocabulary, fails in MarianTokenizer.
+                if max(right.ids) < len(theirs.tokenizer):
+                    assert result.text == re.sub("__[a-z]{2,3}__", "", theirs.decode(right.ids)).strip()
                 if beams > 1:
                     assert result.score == pytest.approx(right.score, abs=1e-4)
                 if not translator.manifest.decoding.no_repeat_ngram_size:
