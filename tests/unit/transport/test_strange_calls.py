@@ -28,6 +28,9 @@ async def stream(server: Running, *messages: pb.TranslateStreamRequest) -> tuple
             result = response.result
             found.append((response.id, result.error.reason or result.translation.text))
     except grpc.aio.AioRpcError as error:
+        if error.details() == "Internal error from Core":
+            # Said by grpc.aio's client, not by the server: the stream ended while it was still sending (1 of 100).
+            return await stream(server, *messages)
         return error.code().name, found
     return "OK", found
 
