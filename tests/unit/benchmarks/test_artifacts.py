@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.artifacts import prepare
 from export.transformers_layout import write_transformers
 from service.cli import main
 from service.runtime.tokenizer import Tokenizer
@@ -17,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.ma
 def test_an_opus_mt_folder_goes_into_all_systems(nonsense_tokenizer: Tokenizer, tmp_path: Path) -> None:
     for name in ("ctranslate2", "transformers"):
         pytest.importorskip(name, reason=f"compares with {name}, which the extra 'peers' installs")
+    from benchmarks.artifacts import prepare
     from benchmarks.systems import make
 
     folder, bundle = tmp_path / "opus-mt-en-fr", tmp_path / "bundle"
