@@ -7,6 +7,7 @@ a run nothing is missed. CPU time does not depend on who else uses the machine, 
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -53,16 +54,13 @@ class CountedSession(ort.InferenceSession):  # type: ignore[misc]
             return super().run(*args)
 
 
-class counted:  # noqa: N801  # reads as a verb
+@contextlib.contextmanager
+def counted() -> Iterator[None]:
     """Adds the CPU time of this thread inside the block."""
-
-    def __enter__(self) -> None:
-        self.began_s = time.thread_time()
-
-    def __exit__(self, *_: object) -> None:
-        used_s = time.thread_time() - self.began_s
-        with CountedSession.lock:
-            CountedSession.cpu_s += used_s
+    began_s = time.thread_time()
+    yield
+    with CountedSession.lock:
+        CountedSession.cpu_s += time.thread_time() - began_s
 
 
 def engine_threads_s() -> float:
