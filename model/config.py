@@ -136,6 +136,8 @@ class VocabularyConfig:
     """Share of characters that get a piece of their own; the rest is spelled in bytes."""
     max_sentences: int = 500_000
     """Sentences sampled to learn it from."""
+    dropout: float = 0.0
+    """BPE: chance that a piece is cut in two while training (model/subword_dropout.py), 0 to below 1."""
 
     def __post_init__(self) -> None:
         require(self.size >= 1, f"vocabulary.size ({self.size}) must be >= 1")
@@ -146,6 +148,8 @@ class VocabularyConfig:
         )
         coverage = self.character_coverage
         require(0 < coverage <= 1, f"vocabulary.character_coverage ({coverage}) must be in (0, 1]")
+        require(0 <= self.dropout < 1, f"vocabulary.dropout ({self.dropout}) must be in [0, 1)")
+        require(not self.dropout or self.type == "bpe", 'vocabulary.dropout needs vocabulary.type = "bpe"')
         require(self.max_sentences >= 1, f"vocabulary.max_sentences ({self.max_sentences}) must be >= 1")
 
 

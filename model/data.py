@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.permutation import permuted
+from model.subword_dropout import SubwordDropout
 from model.token_store import TokenStore
 
 PAIRS_PER_CHUNK = 50_000
@@ -110,6 +111,7 @@ class BatchStream:
         max_tokens: padded tokens of a batch on either side.
         process, num_processes: of every ``num_processes`` batches in a row, this stream makes number ``process``; its
             position moves over all of them, so it is the same in every process.
+        subword_dropout: cuts words anew in each batch; batches are still planned by the lengths in the stores.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class BatchStream:
         seed: int,
         process: int = 0,
         num_processes: int = 1,
+        subword_dropout: SubwordDropout | None = None,
     ) -> None:
         self.process, self.num_processes = process, num_processes
+        self.subword_dropout = subword_dropout
         self.stores, self.special, self.max_tokens, self.seed = stores, special, max_tokens, seed
         size = min(PAIRS_PER_CHUNK, sum(len(store) for store in stores))
         shares = np.asarray(weights, float) / sum(weights)
@@ -159,25 +163,37 @@ class BatchStream:
         order = np.random.default_rng([self.seed, 1 << 20, chunk]).permutation(len(groups))
         return [[pairs[i] for i in groups[g]] for g in order]
 
-    def references(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-        """Name and (corpus, pair) of every batch, for all processes."""
+    def references(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Chunk, number in it and (corpus, pair) of every batch, for all processes."""
         while True:
             batches = self.batches_of_chunk(self.chunk)
             while self.batch < len(batches):
-                name = f"chunk {self.chunk} batch {self.batch}"
-                pairs = batches[self.batch]
+                number = self.batch
                 self.batch += 1  # before the batch is handed out: the position is that of the next one
-                yield name, pairs
+                yield self.chunk, number, batches[number]
             self.chunk, self.batch = self.chunk + 1, 0
+
+    def cut_anew(
+        self, sequences: list[NDArray[np.generic]], chunk: int, number: int, side: int
+    ) -> list[NDArray[np.generic]]:
+        """The sequences of one side of a batch after subword dropout: again a pure function of seed and batch."""
+        if self.subword_dropout is None:
+            return sequences
+        return self.subword_dropout(sequences, np.random.default_rng([self.seed, 1 << 21, chunk, number, side]))
 
     def __iter__(self) -> Iterator[Batch]:
         references = self.references()
         while True:
-            name, pairs = list(islice(references, self.num_processes))[self.process]
+            chunk, number, pairs = list(islice(references, self.num_processes))[self.process]
             sources = [self.stores[corpus].source(pair) for corpus, pair in pairs]
             targets = [self.stores[corpus].target(pair) for corpus, pair in pairs]
             corpus, pair = pairs[0]
-            yield make_batch(sources, targets, self.special, f"{name} (corpus {corpus}, pair {pair} and others)")
+            yield make_batch(
+                self.cut_anew(sources, chunk, number, 0),
+                self.cut_anew(targets, chunk, number, 1),
+                self.special,
+                f"chunk {chunk} batch {number} (corpus {corpus}, pair {pair} and others)",
+            )
 
 
 def validation_batches(stores: Sequence[TokenStore], special: SpecialTokens, max_tokens: int) -> Iterator[Batch]:

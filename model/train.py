@@ -36,6 +36,7 @@ from model.processes import Processes
 from model.progress import Progress
 from model.schedule import learning_rate
 from model.sections import TrainingConfigError
+from model.subword_dropout import SubwordDropout
 from model.token_store import TokenStore, prepare
 from model.transformer import Transformer
 from model.validation import Validation
@@ -118,7 +119,9 @@ class Trainer:
     def open_stream(self, stores: Sequence[TokenStore], special: SpecialTokens) -> BatchStream:
         run, weights = self.config.run, [corpus.weight for corpus in self.config.train]
         process, count = self.processes.rank, self.processes.count
-        return BatchStream(stores, weights, special, run.batch_tokens, run.seed, process, count)
+        probability, longest = self.config.vocabulary.dropout, self.config.model.max_positions - 1
+        dropout = SubwordDropout(self.tokenizer.processor, probability, longest) if probability else None
+        return BatchStream(stores, weights, special, run.batch_tokens, run.seed, process, count, dropout)
 
     def vocabulary(self) -> Tokenizer:
         """The run's vocabulary, learned (or taken from the initial checkpoint) once and kept in the run's folder."""

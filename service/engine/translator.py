@@ -153,9 +153,8 @@ class Translator:
             InvalidRequest: the texts can never fit, an option is more than the model can give, or it has several
                 languages and none was chosen.
         """
-        self.check(options)
+        self.check(options, priority, deadline)
         options = self.completed(options)
-        self.engine.check(priority, deadline)
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
         splitter = self.splitter(chosen)
@@ -214,7 +213,12 @@ class Translator:
             on_pair(index, refusal)
         return Ticket(taken)
 
-    def check(self, options: DecodeOptions) -> None:
+    def check(self, options: DecodeOptions, priority: Priority, deadline: float | None) -> None:
+        """Whether submit() would take a short text now: at once, before anything is done with one.
+
+        Raises:
+            InvalidRequest, Overloaded, Draining: as submit().
+        """
         if options.num_beams > self.max_beams:
             many = f"{options.num_beams} is more than the {self.max_beams} here"
             raise InvalidRequest("options.num_beams", many, value=options.num_beams, max=self.max_beams)
@@ -223,6 +227,7 @@ class Translator:
             if value > limit:
                 long = f"{value} is more than the model's {limit} tokens"
                 raise InvalidRequest(f"options.{field}", long, value=value, max=limit)
+        self.engine.check(priority, deadline)
 
     def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
         for what, count, limit in (

@@ -18,6 +18,7 @@ import grpc
 
 from service.errors import Draining, EngineFailure, InvalidRequest, RequestError
 from service.metrics import Metrics
+from service.transport.call_log import CallLog
 from service.transport.callers import Caller
 from service.transport.compression import AnswerPacking
 from service.transport.gate import OWN_SERVICE, Gate
@@ -42,6 +43,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._tracer = tracer
         self._compress_from_bytes = compress_from_bytes
+        self._call_log = CallLog(OWN_SERVICE)
 
     async def intercept_service(
         self,
@@ -116,11 +118,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             duration_s = time.monotonic() - started
             self._metrics.call_closed(method, code, duration_s)
-            facts = {"method": method, "code": code, "duration_ms": round(duration_s * 1000, 3)}
-            if known and known.is_known:
-                facts["client"] = known.name
-            level = logging.INFO if method.startswith(OWN_SERVICE) else logging.DEBUG
-            log.log(level, "call", extra={"facts": facts})
+            self._call_log.write(method, code, duration_s, known)
             trace.end(code)
         if failure:  # only now: whoever has the answer finds it counted
             await abort(context, failure)

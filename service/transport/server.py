@@ -60,6 +60,9 @@ class ServerOptions:
     """Who is told how calls went."""
 
 
+MAX_PENDING_CALLS = 4096
+
+
 class TranslationServer:
     """Answers from start() on: health at once, translations once models are there."""
 
@@ -182,6 +185,10 @@ def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tupl
         # gRPC's own limit is two minutes, in which strangers who say nothing hold file descriptors that others need.
         ("grpc.server_handshake_timeout_ms", int(options.handshake_timeout_s * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Calls that wait to be seen. Beyond 1,000, gRPC's own limit, some get CANCELLED, which says nothing and which
+        # no client sends again; a late RESOURCE_EXHAUSTED says when to.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
     ]
     if options.compress_from_bytes:
         # The lowest of gRPC's levels is gzip, where the client's grpc-accept-encoding has it; compression.py chooses

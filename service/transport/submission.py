@@ -42,6 +42,7 @@ class Submitter:
         deadline: float | None,
     ) -> Ticket:
         """As Translator.submit. Cancelled while a thread still submits, it cancels what comes of that."""
+        translator.check(settings.options, settings.priority, deadline)  # a refusal needs no thread
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
         follower = Follower(TokenHold(share.get(), len(texts)), call_trace.get())
 

@@ -20,7 +20,7 @@ MAX_DELAY_S = 1.0
 FLAGS = ("--max-delay-s", str(MAX_DELAY_S))
 SLOW_FLAGS = ("--num-workers", "1", "--max-rows", "16", *FLAGS)
 STEP_MS = 25
-NUM_SENTENCES = 64  # of a call that keeps a real engine busy
+NUM_SENTENCES = 32  # of a call that keeps a real engine busy
 NUM_CLOSED = 32
 FLAT_BYTES = 24 * 2**20
 

@@ -52,10 +52,12 @@ def test_a_thread_that_steps_aside_leaves_the_others_where_they_were() -> None:
 
     def work() -> None:
         cpus.step_aside()
-        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        me = threading.get_native_id()
+        found.append((os.getpriority(os.PRIO_PROCESS, me), os.sched_getscheduler(me)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [min(before + 1, 19)]
+    assert found == [(min(before + 4, 19), os.SCHED_BATCH)]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -67,6 +67,9 @@ class ScriptedTranslator:
         # As far as the life cycle looks into the real one.
         self.engine = SimpleNamespace(failed=threading.Event(), failure=None)
 
+    def check(self, options: DecodeOptions, priority: Priority, deadline: float | None) -> None:
+        """Takes everything: what is refused is refused by submit()."""
+
     def submit(
         self,
         texts: Sequence[str],

@@ -1,0 +1,37 @@
+"""A flood of refused calls does not become a flood of lines, and none of it goes unsaid."""
+
+import logging
+
+import pytest
+
+from service.transport.call_log import MAX_REFUSED_LINES_PER_S, CallLog
+from service.transport.callers import Caller
+
+METHOD = "/dragoman.v1.TranslationService/Translate"
+
+
+def facts(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    return [record.facts for record in caplog.records]  # type: ignore[attr-defined]
+
+
+def test_of_a_flood_some_have_a_line_and_the_rest_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dragoman.calls")
+    now = 100.0
+    calls = CallLog("/dragoman", lambda: now)
+    for _ in range(MAX_REFUSED_LINES_PER_S + 7):
+        calls.write(METHOD, "RESOURCE_EXHAUSTED", 0.001, None)
+    calls.write(METHOD, "OK", 0.25, Caller("billing"))
+    codes = [line.get("code") for line in facts(caplog)]
+    assert codes == ["RESOURCE_EXHAUSTED"] * MAX_REFUSED_LINES_PER_S + ["OK"]
+    assert facts(caplog)[-1] == {"method": METHOD, "code": "OK", "duration_ms": 250.0, "client": "billing"}
+    now = 101.0
+    caplog.clear()
+    calls.write(METHOD, "RESOURCE_EXHAUSTED", 0.001, None)
+    assert facts(caplog)[0] == {"calls": 7}
+    assert facts(caplog)[1]["code"] == "RESOURCE_EXHAUSTED"
+
+
+def test_calls_of_other_services_are_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dragoman.calls")
+    CallLog("/dragoman").write("/grpc.health.v1.Health/Check", "OK", 0.001, None)
+    assert not caplog.records
