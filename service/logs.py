@@ -16,6 +16,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 MAX_EXCEPTIONS = 8
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps would make one for every line
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message, request_id, then the facts."""
@@ -31,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
             line["exception"] = _exception(record)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
 
 
 class TextFormatter(logging.Formatter):

@@ -4,7 +4,7 @@ Knows: codes and the pairs of loaded models. Does not know: engines.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 from service.engine.request import ModelInfo
@@ -43,7 +43,8 @@ def covers(model_code: str, requested: str) -> bool:
     return model_code.lower() in fallbacks(requested)
 
 
-def nearest(codes: Sequence[str], requested: str) -> str:
+@lru_cache(maxsize=1024)
+def nearest(codes: tuple[str, ...], requested: str) -> str:
     """The one of a model's ``codes`` that covers ``requested`` best; "" where none does."""
     by_lower = {code.lower(): code for code in codes}
     return next((by_lower[code] for code in fallbacks(requested) if code in by_lower), "")

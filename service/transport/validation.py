@@ -210,6 +210,8 @@ def _read_options(
 ) -> DecodeOptions:
     """The options, with the defaults filled in."""
     given = {name: getattr(options, name) for name in _OPTION_FIELDS if options.HasField(name)}
+    if not given:
+        return defaults
     num_beams = given.get("num_beams", defaults.num_beams)
     ranges = {
         "num_beams": (1, limits.max_beams),
