@@ -141,11 +141,12 @@ def measure(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengt
 
 def timed_steps(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengths]) -> list[tuple[float, int]]:
     """Seconds and target tokens of some steps, each of one batch; the first are not timed."""
-    from model.train import choose_device, keep_freed_memory
+    from model.train import choose_device, keep_few_kernels, keep_freed_memory
 
     device = choose_device(config.run.device)
     if device.type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     objective = Objective(network.to(device), config.run.precision, config.optimizer.label_smoothing, pad=-1)
     optimizers = Optimizers(network, config.optimizer)
     found, began, rng = [], time.monotonic(), np.random.default_rng(1)

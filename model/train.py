@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 import time
@@ -59,6 +60,14 @@ def keep_freed_memory() -> None:
         pass  # another C library: slower, not wrong
 
 
+def keep_few_kernels() -> None:
+    """Asks oneDNN to keep the kernels of 32 matrix shapes, not of 1,024; before its first use, later it does not look.
+
+    Every batch has a shape of its own, so that hardly one is used twice and all that are kept are some gigabytes.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
+
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     """The device to train on; auto is CUDA where there is one, and there the GPU number ``local_rank``.
 
@@ -90,6 +99,7 @@ class Trainer:
         self.device = choose_device(config.run.device, self.processes.local_rank)
         if self.device.type == "cpu":
             keep_freed_memory()
+            keep_few_kernels()
         self.tokenizer = self.processes.first_then_others(self.vocabulary)
         if self.tokenizer.vocab_size != config.model.vocab_size:
             raise TrainingConfigError(

@@ -20,7 +20,7 @@ from service.engine.translator import Translator
 from service.model_store import SHIPPED_BUNDLE
 from service.runtime.bundle import Bundle
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 BUNDLE = Path(os.environ.get("DRAGOMAN_BUNDLE", SHIPPED_BUNDLE))
 NUM_SENTENCES = 1_000
 # Every sentence greedily and with four beams; the others for each fourth.
