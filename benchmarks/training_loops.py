@@ -23,9 +23,9 @@ from model import objective, transformer
 from model.config import ModelConfig, OptimizerConfig
 from model.data import PAIRS_PER_CHUNK, Batch, SpecialTokens, cut_by_tokens, make_batch
 from model.loss import Loss
+from model.machine import keep_freed_memory
 from model.objective import Objective, compile_layers
 from model.optimizer import Optimizers
-from model.train import keep_freed_memory
 from model.transformer import Transformer
 
 PAD, END, FIRST_WORD = 1, 2, 4

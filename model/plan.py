@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model.config import TrainingConfig
 from model.corpus_sample import CorpusLengths, learn_from, measure_lengths, own_vocabulary, prepared_lengths, read_text
 from model.data import Batch, BatchStream, SpecialTokens, make_batch
+from model.machine import choose_device, keep_few_kernels, keep_freed_memory
 from model.objective import Objective
 from model.optimizer import Optimizers
 from model.token_store import TokenStore
@@ -141,8 +142,6 @@ def measure(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengt
 
 def timed_steps(config: TrainingConfig, network: Transformer, shapes: Sequence[Lengths]) -> list[tuple[float, int]]:
     """Seconds and target tokens of some steps, each of one batch; the first are not timed."""
-    from model.train import choose_device, keep_few_kernels, keep_freed_memory
-
     device = choose_device(config.run.device)
     if device.type == "cpu":
         keep_freed_memory()

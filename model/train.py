@@ -7,11 +7,9 @@ Dropout is seeded by the number of the step and of the batch in it: what happens
 on how many processes share a step.
 """
 
-import ctypes
 import dataclasses
 import json
 import math
-import os
 import shutil
 import signal
 import time
@@ -31,6 +29,7 @@ from model import checkpoint
 from model.config import CorpusConfig, TrainingConfig
 from model.data import Batch, BatchStream, SpecialTokens
 from model.loss import Loss
+from model.machine import choose_device, keep_few_kernels, keep_freed_memory
 from model.objective import Objective, compile_layers
 from model.optimizer import Optimizers
 from model.processes import Processes
@@ -47,37 +46,6 @@ from service.runtime.tokenizer import Tokenizer
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
-
-
-def keep_freed_memory() -> None:
-    """Asks glibc to keep large freed blocks: giving them back and faulting them in again took 40 % of a CPU step."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        m_mmap_max, m_trim_threshold = -4, -1
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-    except OSError:
-        pass  # another C library: slower, not wrong
-
-
-def keep_few_kernels() -> None:
-    """Asks oneDNN to keep the kernels of 32 matrix shapes, not of 1,024; before its first use, later it does not look.
-
-    Every batch has a shape of its own, so that hardly one is used twice and all that are kept are some gigabytes.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-
-
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """The device to train on; auto is CUDA where there is one, and there the GPU number ``local_rank``.
-
-    Raises:
-        TrainingConfigError: cuda is wanted and not there.
-    """
-    has_gpu = torch.cuda.is_available()
-    if wanted == "cuda" and not has_gpu:
-        raise TrainingConfigError("run.device is cuda, but PyTorch sees no CUDA device; cpu or auto would do")
-    return torch.device("cuda", local_rank) if has_gpu and wanted != "cpu" else torch.device("cpu")
 
 
 class Trainer:

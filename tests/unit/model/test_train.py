@@ -14,9 +14,10 @@ from torch import Tensor
 from model import checkpoint
 from model.config import TrainingConfig
 from model.data import Batch
+from model.machine import choose_device
 from model.reference_decode import greedy_search
 from model.sections import TrainingConfigError
-from model.train import Trainer, TrainingError, choose_device
+from model.train import Trainer, TrainingError
 
 
 def with_run(config: TrainingConfig, **options: Any) -> TrainingConfig:
