@@ -216,6 +216,7 @@ class Client:
         source: str,
         target: str,
         options: DecodeOptions | None = None,
+        alignment: bool = False,
         priority: Priority = Priority.INTERACTIVE,
     ) -> Iterator[tuple[str, TextResult | ServiceError]]:
         """Results of (id, text) pairs, each with its id and as soon as it is there; gRPC's thread reads ``texts``.
@@ -228,6 +229,8 @@ class Client:
             target_language=target,
             options=options_message(options),
             priority=PRIORITIES[priority],
+            include_token_ids=True,
+            include_alignment=alignment,
         )
 
         def requests() -> Iterator[pb.TranslateStreamRequest]:

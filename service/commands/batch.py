@@ -13,6 +13,7 @@ from service.commands.lines import only_source
 from service.commands.stop_signals import stopped_by_signals
 from service.commands.translate import add_decode_flags, add_model_flags, read_decode_options, wrong_usage
 from service.decoding.options import DecodeOptions
+from service.engine.request import Priority
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, OutputError
 from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
@@ -22,9 +23,9 @@ from service.jobs.job_folder import ERRORS_SUFFIX, JobFolder
 from service.jobs.outcome_cache import OutcomeCache
 from service.jobs.pipeline import Pipeline
 from service.jobs.ray_windows import EngineRecipe, RayOptions, RayWindows
-from service.jobs.remote_engine import RemoteEngine
 from service.jobs.source import Source, SourceOptions
 from service.jobs.text_engine import EmbeddedEngine, TextEngine
+from service.remote_engine import RemoteEngine
 
 FAIL, SKIP, REPLACE = "fail", "skip", "replace"
 EMBEDDED, RAY = "embedded", "ray"
@@ -82,10 +83,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--streams", type=int, default=4, metavar="N", help="streams to the service of --target (default: %(default)s)"
     )
-    parser.add_argument(
-        "--patience-s", type=float, default=300.0, metavar="S",
-        help="how long the service of --target may refuse before the job fails (default: %(default)s)",
-    )  # fmt: skip
 
 
 def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
@@ -166,8 +163,8 @@ def _plan(options: argparse.Namespace) -> _Plan:
         wrong_usage(options, str(error))
     if decoding.num_alternatives > 1 and target.format is not Format.JSONL:
         wrong_usage(options, "--alternatives needs JSONL output: other rows hold one translation")
-    if options.streams < 1 or not options.patience_s >= 0:
-        wrong_usage(options, f"--streams ({options.streams}) must be >= 1, --patience-s ({options.patience_s}) >= 0")
+    if options.streams < 1:
+        wrong_usage(options, f"--streams ({options.streams}) must be >= 1")
     return _Plan(rows, source, target, decoding)
 
 
@@ -245,7 +242,10 @@ def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> Text
     client = Client(read_connection(options, options.target))
     try:
         source = options.source or only_source(client, options.to)
-        return RemoteEngine(client, source, options.to, decoding, options.streams, options.patience_s)
+        return RemoteEngine(
+            client, source, options.to, decoding,
+            num_streams=options.streams, patience_s=options.patience_s, priority=Priority.BATCH,
+        )  # fmt: skip
     except BaseException as error:
         client.close()
         if isinstance(error, ServiceError):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.connection import Connection
 from service.errors import ConfigurationError
+from service.remote_engine import DEFAULT_PATIENCE_S
 
 _FLAGS = ("tls", "ca", "certificate", "key", "server_name", "token_file")
 
@@ -18,6 +19,24 @@ def add_connection_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--key", type=Path, metavar="FILE", help="PEM key of --certificate")
     group.add_argument("--server-name", default="", metavar="NAME", help="name in its certificate, if not the host")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the token to send")
+
+
+def add_patience_flag(parser: argparse.ArgumentParser) -> None:
+    """How long a service may be away, for commands that go on when it is back."""
+    parser.add_argument(
+        "--patience-s", type=_seconds, default=DEFAULT_PATIENCE_S, metavar="S",
+        help="how long the service of --target may give no answer before the command fails (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds > 0")
+    return seconds
 
 
 def read_connection(options: argparse.Namespace, target: str) -> Connection:

@@ -6,19 +6,20 @@ Knows: order and back-pressure. Does not know: where texts come from and where a
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from service.client import Client
+from service.client import Client, ServiceError
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
-from service.engine.request import TextAnswer, TextResult
+from service.engine.request import TextResult
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, InvalidRequest, Overloaded, RequestError
+from service.remote_engine import DEFAULT_PATIENCE_S, RemoteEngine
 from service.transport.languages import covers, model_languages
 
 # Texts taken from the input ahead of the oldest answer that is not out yet.
@@ -26,6 +27,7 @@ MAX_OPEN_TEXTS: Final = 512
 # How soon a waiting thread notices that the command has ended.
 MAX_WAIT_S: Final = 0.1
 LineAnswer = TextResult | DragomanError
+Item = TypeVar("Item")
 
 
 class LineTranslator(Protocol):
@@ -45,6 +47,63 @@ class LineTranslator(Protocol):
     ) -> None: ...
 
 
+class _Order:
+    """Texts into something that answers in any order, answers out in that of the texts.
+
+    Texts are read on another thread, so that answers go out while it waits for more.
+    """
+
+    def __init__(self) -> None:
+        self.has_ended = threading.Event()
+        self._reader: threading.Thread | None = None
+
+    def answers(
+        self,
+        texts: Iterable[str],
+        submit: Callable[[str], "Future[LineAnswer]"],
+        failure: Callable[[], DragomanError | None] = lambda: None,
+    ) -> Iterator[LineAnswer]:
+        """Answers, each as soon as it can be. Raises what ``texts`` raises, in its place, and a ``failure``."""
+        waiting: queue.Queue[Future[LineAnswer] | BaseException | None] = queue.Queue()
+        places = threading.Semaphore(MAX_OPEN_TEXTS)
+
+        def read() -> None:
+            try:
+                for text in texts:
+                    while not places.acquire(timeout=MAX_WAIT_S) and not self.has_ended.is_set():
+                        pass
+                    if self.has_ended.is_set():
+                        return
+                    waiting.put(submit(text))
+                waiting.put(None)
+            except BaseException as error:
+                waiting.put(error)
+
+        self._reader = threading.Thread(target=read, name="read", daemon=True)
+        self._reader.start()
+        while (item := _taken(lambda wait_s: waiting.get(timeout=wait_s), failure)) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield _taken(item.result, failure)
+            places.release()
+
+    def end(self) -> None:
+        """Ends the reader; one that waits for a line that never comes is left there, where it does no harm."""
+        self.has_ended.set()
+        if self._reader:
+            self._reader.join(MAX_WAIT_S)
+
+
+def _taken(take: Callable[[float], Item], failure: Callable[[], DragomanError | None]) -> Item:
+    """What ``take`` gives, asked again and again for some seconds. Raises the ``failure`` that keeps it from coming."""
+    while True:
+        try:
+            return take(MAX_WAIT_S)
+        except (queue.Empty, TimeoutError):
+            if (error := failure()) is not None:
+                raise error from None
+
+
 class EmbeddedLines:
     """An engine in this process.
 
@@ -56,8 +115,7 @@ class EmbeddedLines:
         from service.engine.translator import Translator  # loads ONNX Runtime
 
         self._translator = Translator.load(bundle, settings, SilentObserver())
-        self._has_ended = threading.Event()
-        self._reader: threading.Thread | None = None
+        self._order = _Order()
         info = self._translator.info
         try:
             self._languages = model_languages(info, source or "", target or "")
@@ -73,39 +131,16 @@ class EmbeddedLines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends the reader first: a thread inside the tokenizer must not outlive the interpreter."""
-        self._has_ended.set()
-        if self._reader:
-            self._reader.join(MAX_WAIT_S)  # it may wait for a line that never comes: there it does no harm
+        self._order.end()
         self._translator.close()
 
     def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
-        """As LineTranslator. Texts are read on another thread, so that answers go out while it waits for more."""
-        waiting: queue.Queue[Future[TextAnswer] | BaseException | None] = queue.Queue()
-        places = threading.Semaphore(MAX_OPEN_TEXTS)
+        """As LineTranslator."""
+        return self._order.answers(texts, lambda text: self._submit(text, options, alignment))
 
-        def read() -> None:
-            try:
-                for text in texts:
-                    while not places.acquire(timeout=MAX_WAIT_S) and not self._has_ended.is_set():
-                        pass
-                    if self._has_ended.is_set():
-                        return
-                    waiting.put(self._submit(text, options, alignment))
-                waiting.put(None)
-            except BaseException as error:
-                waiting.put(error)
-
-        self._reader = threading.Thread(target=read, name="read", daemon=True)
-        self._reader.start()
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item.result()
-            places.release()
-
-    def _submit(self, text: str, options: DecodeOptions, alignment: bool) -> Future[TextAnswer]:
-        future: Future[TextAnswer] = Future()
-        while not self._has_ended.is_set():
+    def _submit(self, text: str, options: DecodeOptions, alignment: bool) -> Future[LineAnswer]:
+        future: Future[LineAnswer] = Future()
+        while not self._order.has_ended.is_set():
             try:
                 self._translator.submit(
                     [text],
@@ -124,13 +159,23 @@ class EmbeddedLines:
 
 
 class RemoteLines:
-    """A running service.
+    """A running service, of which replicas may go and come.
+
+    Args:
+        patience_s, on_break: as RemoteEngine.
 
     Raises:
         ServiceError: it does not answer. LanguagePairNotLoaded, ConfigurationError: it has not the one model asked for.
     """
 
-    def __init__(self, address: str | Connection, source: str | None, target: str) -> None:
+    def __init__(
+        self,
+        address: str | Connection,
+        source: str | None,
+        target: str,
+        patience_s: float = DEFAULT_PATIENCE_S,
+        on_break: Callable[[ServiceError], None] = lambda _: None,
+    ) -> None:
         self._client = Client(address)
         try:
             self._source = source or only_source(self._client, target)
@@ -138,6 +183,9 @@ class RemoteLines:
             self._client.close()
             raise
         self._target = target
+        self._patience_s, self._on_break = patience_s, on_break
+        self._order = _Order()
+        self._engine: RemoteEngine | None = None
 
     def __enter__(self) -> "RemoteLines":
         return self
@@ -145,13 +193,34 @@ class RemoteLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._order.end()
+        if self._engine:
+            self._engine.close()
         self._client.close()
 
     def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
-        """As LineTranslator. Raises ServiceError where the stream breaks."""
-        return self._client.translate_stream(
-            texts, source=self._source, target=self._target, options=options, alignment=alignment
+        """As LineTranslator; called once.
+
+        Raises:
+            ServiceError: the service does not answer, or has not for longer than patience allows. ConfigurationError:
+                it has not the model asked for, or no longer the one it was begun with.
+        """
+        engine = self._engine = RemoteEngine(
+            self._client,
+            self._source,
+            self._target,
+            options,
+            patience_s=self._patience_s,
+            alignment=alignment,
+            on_break=self._on_break,
         )
+
+        def submit(text: str) -> Future[LineAnswer]:
+            future: Future[LineAnswer] = Future()
+            engine.submit(text, future.set_result)
+            return future
+
+        return self._order.answers(texts, submit, lambda: engine.failure)
 
 
 def only_source(client: Client, target: str) -> str:

@@ -10,7 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from service.commands.connection_flags import add_connection_flags, read_connection, refuse_connection_flags
+from service.client import ServiceError
+from service.commands.connection_flags import (
+    add_connection_flags,
+    add_patience_flag,
+    read_connection,
+    refuse_connection_flags,
+)
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
 from service.decoding.options import MAX_BEAMS, DecodeOptions
@@ -81,6 +87,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--target", metavar="HOST:PORT", help="a running service to use")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="arithmetic (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: %(default)s)")
+    add_patience_flag(parser)
     add_connection_flags(parser)
 
 
@@ -113,13 +120,18 @@ def open_lines(options: argparse.Namespace, source: str | None, target: str | No
             wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
         if target is None:
             wrong_usage(options, "--target needs --to")
-        return RemoteLines(read_connection(options, options.target), source, target)
+        connection = read_connection(options, options.target)
+        return RemoteLines(connection, source, target, options.patience_s, _say_what_broke)
     refuse_connection_flags(options)
     from service.app import bundle_paths
 
     [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
     settings = EngineSettings(device=options.device, precision=options.precision)
     return EmbeddedLines(bundle, settings, source, target)
+
+
+def _say_what_broke(error: ServiceError) -> None:
+    print(f"dragoman: {error}; texts without an answer are sent again", file=sys.stderr)
 
 
 def translate(options: argparse.Namespace) -> int:
@@ -136,15 +148,20 @@ def translate(options: argparse.Namespace) -> int:
     texts: Iterable[str] = _given_texts(options) or read_lines(sys.stdin.buffer)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the locale is
-    code = DONE
+    code, num_written = DONE, 0
     with open_lines(options, options.source, options.to) as lines:
-        for number, answer in enumerate(lines.translate(texts, decode_options, options.alignment), start=1):
-            if isinstance(answer, DragomanError):
-                code = FAILED
-                print(f"dragoman translate: text {number}: {answer}", file=sys.stderr)
-            line = _as_json(answer, options.alignment) if options.json else getattr(answer, "text", "")
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+        try:
+            for answer in lines.translate(texts, decode_options, options.alignment):
+                if isinstance(answer, DragomanError):
+                    code = FAILED
+                    print(f"dragoman translate: text {num_written + 1}: {answer}", file=sys.stderr)
+                line = _as_json(answer, options.alignment) if options.json else getattr(answer, "text", "")
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+                num_written += 1
+        except DragomanError:
+            print(f"dragoman translate: ended after {num_written} lines were written", file=sys.stderr)
+            raise
     return code
 
 

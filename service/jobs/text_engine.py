@@ -1,4 +1,4 @@
-"""Who translates the texts of a job: an engine in this process. (A running service: remote_engine.py.)
+"""Who translates the texts of a job: an engine in this process. (A running service: service/remote_engine.py.)
 
 Knows: waiting for room. Does not know: rows, files, order.
 """

@@ -123,8 +123,8 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         assert capsys.readouterr().out == "ONE\n\nTWO\n"
         assert run("translate", "--target", server.address, "--to", "de", "a") == 78
         assert "the service has en to fr" in capsys.readouterr().err
-        assert run("translate", "--target", server.address, "--from", "en", "--to", "de", "a") == 1
-        assert "FAILED_PRECONDITION" in capsys.readouterr().err
+        assert run("translate", "--target", server.address, "--from", "en", "--to", "de", "a") == 78
+        assert "the service has no model from en to de" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from service import remote_engine
 from service.client import Client, ServiceError
 from service.engine.request import Priority
 from service.errors import EngineFailure, Overloaded
-from service.jobs import remote_engine
 from tests.unit.jobs.conftest import Batch
 from tests.unit.transport.running_server import Running, running_on_thread
 
@@ -120,7 +120,7 @@ def test_a_service_that_is_not_there(batch: Batch, capsys: pytest.CaptureFixture
 def test_other_languages_are_refused(batch: Batch, server: Running, capsys: pytest.CaptureFixture[str]):
     Path("in.txt").write_text("a\n")
     assert batch("in.txt", "out.txt", "--target", server.address, "--from", "de") == 78
-    assert "the service has 0 models from de to fr" in capsys.readouterr().err
+    assert "the service has no model from de to fr" in capsys.readouterr().err
 
 
 def test_a_text_too_long_for_the_service_fails_alone(batch: Batch, server: Running):
@@ -140,5 +140,5 @@ def test_a_model_that_changes_while_the_job_runs_ends_it(
     )
     monkeypatch.setattr(remote_engine.RemoteEngine, "_inspect", lambda _: next(found))
     assert run("--from", "en") == 78
-    assert "the service now has m version 2 (p); this job was begun with m version 1 (p)" in capsys.readouterr().err
+    assert "the service now has m version 2 (p); it was begun with m version 1 (p)" in capsys.readouterr().err
     assert not Path("out.jsonl").exists()

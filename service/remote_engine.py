@@ -1,13 +1,13 @@
-"""A running service as the engine of a job: several streams, sent again where they break.
+"""A running service as an engine: texts in, answers in any order, sent again where a stream breaks.
 
-Knows: which answers are worth another try, and when. Does not know: gRPC (service/client.py), rows.
+Knows: which answers are worth another try, and when. Does not know: gRPC (service/client.py), rows, lines, order.
 """
 
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -16,14 +16,18 @@ from service.client import Client, ServiceError
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
 from service.errors import ConfigurationError, DragomanError, InvalidRequest
-from service.jobs.text_engine import OnAnswer
 from service.transport.languages import nearest
 
-# A stream that ends so is opened again, and a text that is answered so is sent again, until patience ends.
+OnAnswer = Callable[[TextResult | DragomanError], None]
+# A text that is answered so is sent again, until patience ends.
 _TRY_AGAIN: Final = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED")
 # A text that is answered so may have met an engine that was failing, or be the reason.
 _MAY_BE_THE_TEXT: Final = "INTERNAL"
+# A stream that ends so is followed by another. We set no deadline: one that passed was the service's, for idle streams.
+_OPEN_AGAIN: Final = (*_TRY_AGAIN, _MAY_BE_THE_TEXT, "DEADLINE_EXCEEDED")
 MAX_TRIES: Final = 3
+# A server that is started again loads for seconds, a name that stands for other servers is looked up after 30 s.
+DEFAULT_PATIENCE_S: Final = 300.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.2, 10.0
 MAX_WAIT_S: Final = 0.1
 
@@ -36,21 +40,34 @@ class _Text:
 
 
 class RemoteEngine:
-    """Texts through TranslateStream, with the priority of batch work.
+    """Texts through TranslateStream, of which one is opened as soon as there is a text to send.
 
     Args:
+        client: its owner from now on is the engine, which closes it.
         num_streams: a stream goes to one server; where the name stands for several, each stream chooses anew.
-        patience_s: how long no answer but refusals may come, while texts are open, before the job fails.
+        patience_s: how long no answer but refusals may come, while texts are open, before the engine fails.
+        on_break: told why a stream ended whose texts are sent again; once until the next answer, on any thread.
 
     Raises:
-        ServiceError: the service does not answer. ConfigurationError: it has not one model of these languages.
+        ServiceError: the service does not answer. ConfigurationError: it has no model of these languages.
     """
 
     def __init__(
-        self, client: Client, source: str, target: str, options: DecodeOptions, num_streams: int, patience_s: float
+        self,
+        client: Client,
+        source: str,
+        target: str,
+        options: DecodeOptions,
+        *,
+        num_streams: int = 1,
+        patience_s: float = DEFAULT_PATIENCE_S,
+        priority: Priority = Priority.INTERACTIVE,
+        alignment: bool = False,
+        on_break: Callable[[ServiceError], None] = lambda _: None,
     ) -> None:
         self._client, self._source, self._target, self._options = client, source, target, options
-        self._patience_s = patience_s
+        self._priority, self._alignment = priority, alignment
+        self._patience_s, self._on_break = patience_s, on_break
         self.model, self._max_characters = self._inspect()
         self._failure: DragomanError | None = None
         self._last_refusal = "none"
@@ -59,7 +76,7 @@ class RemoteEngine:
         self._changed = threading.Condition()
         self._waiting: deque[_Text] = deque()
         self._delay_s, self._paused_until = 0.0, 0.0
-        self._num_open, self._quiet_since = 0, time.monotonic()
+        self._num_open, self._quiet_since, self._is_told = 0, time.monotonic(), False
         self._threads = [
             threading.Thread(target=self._run, name=f"stream-{number}", daemon=True) for number in range(num_streams)
         ]
@@ -68,7 +85,7 @@ class RemoteEngine:
 
     @property
     def failure(self) -> DragomanError | None:
-        """As TextEngine; also where nothing has come for longer than patience allows."""
+        """Why no more answers will come, or None. One reason: none has come for longer than patience allows."""
         with self._changed:
             if self._num_open and time.monotonic() - self._quiet_since > self._patience_s:
                 self._failure = self._failure or ServiceError(
@@ -77,6 +94,7 @@ class RemoteEngine:
         return self._failure
 
     def submit(self, text: str, on_answer: OnAnswer) -> None:
+        """Takes a text; ``on_answer`` is called once, on any thread, unless the engine fails."""
         if len(text) > self._max_characters:
             limit = self._max_characters
             on_answer(InvalidRequest("text.text", f"{len(text)} characters are more than the service's {limit}"))
@@ -91,44 +109,74 @@ class RemoteEngine:
     def check_model(self) -> None:
         """Raises ConfigurationError where the service has another model now than at the start."""
         if (now := self._inspect()[0]) != self.model:
-            raise ConfigurationError(f"the service now has {_shown(now)}; this job was begun with {_shown(self.model)}")
+            raise ConfigurationError(f"the service now has {_shown(now)}; it was begun with {_shown(self.model)}")
 
     def close(self) -> None:
+        """Ends streams and client; what was not answered is answered no more."""
         self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+            is_broken_off = self._num_open > 0
+        if is_broken_off:
+            self._client.close()
         until = time.monotonic() + 1.0
         for thread in self._threads:  # they end by themselves, unless the service answers no more
             thread.join(max(0.0, until - time.monotonic()))
         self._client.close()
 
     def _inspect(self) -> tuple[dict[str, Any], int]:
-        """The model, and how many characters a text may have."""
+        """The model that the service would choose, and how many characters a text may have."""
         response = self._client.list_models()
         found = [
-            {"name": model.name, "version": model.version, "precision": model.precision}
+            (len(source), len(target), model)
             for model in response.models
-            if nearest(model.source_languages, self._source) and nearest(model.target_languages, self._target)
+            if (source := nearest(model.source_languages, self._source))
+            and (target := nearest(model.target_languages, self._target))
         ]
-        if len(found) != 1:
-            raise ConfigurationError(f"the service has {len(found)} models from {self._source} to {self._target}")
-        return found[0], response.limits.max_text_characters
+        if not found:
+            raise ConfigurationError(f"the service has no model from {self._source} to {self._target}")
+        # All these codes begin the one that was asked for: the longer, the nearer.
+        _, _, model = max(found, key=lambda item: item[:2])
+        described = {"name": model.name, "version": model.version, "precision": model.precision}
+        return described, response.limits.max_text_characters
 
     def _run(self) -> None:
         """One stream after the other until the end."""
-        while not self.is_over:
+        is_first = True
+        while self._wait_for_text():
             call = _Call(self)
             try:
+                if not is_first:
+                    self.check_model()
+                is_first = False
                 self._stream(call)
             except ServiceError as error:
-                self._refused(error)
-            except Exception as error:  # a bug; a job that waits for ever would not tell
+                self._broken(error)
+            except ConfigurationError as error:
+                self._failure = error
+            except Exception as error:  # a bug; whoever waits for ever would not tell
                 self._failure = DragomanError(f"a stream failed: {type(error).__name__}: {error}")
             finally:
                 call.end()
-            self._before_next_stream()
+
+    def _wait_for_text(self) -> bool:
+        """Returns when there is a text to send and no pause; False where the end has come."""
+        while not self.is_over:
+            with self._changed:
+                paused_s = self._paused_until - time.monotonic()
+                if paused_s <= 0 and self._waiting:
+                    return True
+                self._changed.wait(min(paused_s, MAX_WAIT_S) if paused_s > 0 else MAX_WAIT_S)
+        return False
 
     def _stream(self, call: "_Call") -> None:
         results = self._client.stream(
-            call.texts(), source=self._source, target=self._target, options=self._options, priority=Priority.BATCH
+            call.texts(),
+            source=self._source,
+            target=self._target,
+            options=self._options,
+            alignment=self._alignment,
+            priority=self._priority,
         )
         for name, answer in results:
             self._receive(call.take(name), answer)
@@ -138,38 +186,36 @@ class RemoteEngine:
             item.num_failures += 1
             is_retried = answer.code == _MAY_BE_THE_TEXT and item.num_failures < MAX_TRIES
             if answer.code in _TRY_AGAIN or is_retried:
-                self._refused(answer)
+                self._pause(answer)
                 self.put_back([item])
                 return
         with self._changed:
-            self._delay_s, self._quiet_since = 0.0, time.monotonic()
+            self._delay_s, self._quiet_since, self._is_told = 0.0, time.monotonic(), False
             self._num_open -= 1
         item.on_answer(answer)
 
-    def _refused(self, error: ServiceError) -> None:
-        """Lets all streams wait: twice as long as the last time, but no shorter than the service wants."""
+    def _broken(self, error: ServiceError) -> None:
+        """A stream, or the question before it, has ended with this."""
         if self._closed.is_set():
             return
-        if error.code not in (*_TRY_AGAIN, _MAY_BE_THE_TEXT):
+        if error.code not in _OPEN_AGAIN:
             self._failure = error
             return
+        self._pause(error)
+        with self._changed:
+            is_news = self._num_open > 0 and not self._is_told
+            self._is_told = self._is_told or is_news
+        if is_news:
+            self._on_break(error)
+
+    def _pause(self, refusal: ServiceError) -> None:
+        """Lets all streams wait: twice as long as the last time, but no shorter than the service wants."""
         now = time.monotonic()
         with self._changed:
-            self._last_refusal = str(error)
+            self._last_refusal = str(refusal)
             if now >= self._paused_until:  # one refusal of many at the same time counts
-                self._delay_s = min(max(2 * self._delay_s, FIRST_DELAY_S, error.retry_after_s or 0), MAX_DELAY_S)
+                self._delay_s = min(max(2 * self._delay_s, FIRST_DELAY_S, refusal.retry_after_s or 0), MAX_DELAY_S)
                 self._paused_until = now + self._delay_s * random.uniform(0.8, 1.2)
-
-    def _before_next_stream(self) -> None:
-        while (left := self._paused_until - time.monotonic()) > 0 and not self._closed.wait(min(left, MAX_WAIT_S)):
-            pass
-        try:
-            if not self.is_over:
-                self.check_model()
-        except ConfigurationError as error:
-            self._failure = error
-        except ServiceError as error:
-            self._refused(error)
 
     def next_text(self) -> _Text | None:
         """The next text to send, or None after a short wait for one."""
