@@ -50,7 +50,8 @@ def read_connection(options: argparse.Namespace, target: str) -> Connection:
 
 def refuse_connection_flags(options: argparse.Namespace) -> None:
     """Ends the program with 2 where one of the flags is given, though there is no service to reach."""
-    for name in _FLAGS:
+    has_patience = options.patience_s != DEFAULT_PATIENCE_S
+    for name in (*_FLAGS, *(["patience_s"] if has_patience else [])):
         if getattr(options, name):
             parser: argparse.ArgumentParser = options.parser
             parser.error(f"--{name.replace('_', '-')} is for --target")

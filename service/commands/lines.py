@@ -165,7 +165,7 @@ class RemoteLines:
         patience_s, on_break: as RemoteEngine.
 
     Raises:
-        ServiceError: it does not answer. LanguagePairNotLoaded, ConfigurationError: it has not the one model asked for.
+        ServiceError: it does not answer. ConfigurationError: it translates from several languages, or to others.
     """
 
     def __init__(

@@ -137,6 +137,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "--to", "fr", "--alignment", "a"], 2, "--alignment needs --json"),
         (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),
         (["translate", "--to", "fr", "--target", "h:1", "--precision", "int8", "a"], 2, "not for --target"),
+        (["translate", "--to", "fr", "--patience-s", "9", "a"], 2, "--patience-s is for --target"),
         (["translate", "--to", "fr", "--bundle", "/nothing/there", "a"], 78, "no bundle at /nothing/there"),
         (["serve", "--bundle", "/nothing/there", "--listen", "50051"], 78, "HOST:PORT"),
         (["serve", "--max-rows", "many"], 2, "must be a whole number"),
