@@ -130,8 +130,8 @@ class RemoteEngine:
         found = [
             (len(source), len(target), model)
             for model in response.models
-            if (source := nearest(model.source_languages, self._source))
-            and (target := nearest(model.target_languages, self._target))
+            if (source := nearest(tuple(model.source_languages), self._source))
+            and (target := nearest(tuple(model.target_languages), self._target))
         ]
         if not found:
             raise ConfigurationError(f"the service has no model from {self._source} to {self._target}")
