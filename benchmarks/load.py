@@ -1,10 +1,10 @@
 """A load test through real gRPC: how many requests a second are answered in time?
 
 Sentences arrive one by one at seeded random times (a Poisson process), at rising rates, until the objective is missed
-twice in a row; then at twice the best rate, which no machine should be asked to carry: there the service refuses what
-it could not answer in time, as its operator told it to. The same for our engine behind a static batching front, and for
-CTranslate2 behind the same front. Goodput is the calls a second answered within the objective, and the best rate is the
-highest where 99 of 100 calls were.
+twice in a row; at each rate the systems take turns, while the others run and have nothing to do. Then at twice the best
+rate, which no machine should be asked to carry: there the service refuses what it could not answer in time, as its
+operator told it to. The same for our engine behind a static batching front, and for CTranslate2 behind the same front.
+Goodput is the calls a second answered within the objective; the best rate is the highest where 99 of 100 calls were.
 
 On more than two cores the last core is the client's. On one or two the client shares them, at a higher priority where
 the system allows it, so that it sends in time; "late" says how well it did.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,29 +141,48 @@ def finite(value: float) -> float | str:
     return value if value != float("inf") else "no answer"
 
 
-async def sweep(system: str, address: str, given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
-    """Rising rates to the knee and past it, then twice the best."""
-    client = OpenLoop(address, given.beams, given.forced or MAX_LENGTH, given.timeout_s)
-    await client.phase(chosen, given.first_rate, given.warm_up_s, seed=given.seed)
-    rows: list[dict[str, Any]] = []
-    rate, misses, objective_s, best = given.first_rate, 0, given.objective_ms / 1000, 0.0
+@dataclass(slots=True)
+class Contender:
+    """A running server and how it has done so far."""
 
-    async def measure(at: float, is_overload: bool) -> bool:
-        outcome = await client.phase(chosen, at, given.duration_s, seed=given.seed + len(rows))
+    system: str
+    client: OpenLoop
+    best_rate: float = 0.0
+    misses: int = 0
+
+    async def measure(self, rate: float, given: argparse.Namespace, chosen: list[str], number: int) -> dict[str, Any]:
+        """One phase at ``rate``; the calls of phase ``number`` come at the same times whoever is measured."""
+        objective_s = given.objective_ms / 1000
+        outcome = await self.client.phase(chosen, rate, given.duration_s, seed=given.seed + number)
         kept = outcome.percentile_s(0.99) <= objective_s
-        rows.append(row_of(system, outcome, objective_s) | {"kept": kept, "overload": is_overload})
-        print(markdown(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
-        return kept
-
-    while misses < MAX_MISSES and rate <= given.max_rate:
-        if await measure(rate, is_overload=False):
-            best, misses = rate, 0
+        if kept:
+            self.best_rate, self.misses = max(rate, self.best_rate), 0
         else:
-            misses += 1
-        rate *= given.growth
-    await measure(2 * (best or given.first_rate), is_overload=True)
-    await client.close()
-    return rows
+            self.misses += 1
+        row = row_of(self.system, outcome, objective_s) | {"kept": kept}
+        print(markdown([row], COLUMNS).splitlines()[-1], flush=True)
+        return row
+
+
+async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
+    """Rising rates to the knee of each and past it, then twice the best; at each rate all in turn."""
+    contenders = [
+        Contender(system, OpenLoop(address, given.beams, given.forced or MAX_LENGTH, given.timeout_s))
+        for system, address in addresses.items()
+    ]
+    for contender in contenders:
+        await contender.client.phase(chosen, given.first_rate, given.warm_up_s, seed=given.seed)
+    rows: list[dict[str, Any]] = []
+    rate, number = given.first_rate, 0
+    while rate <= given.max_rate and (left := [one for one in contenders if one.misses < MAX_MISSES]):
+        for contender in left:
+            rows.append(await contender.measure(rate, given, chosen, number) | {"overload": False})
+        rate, number = rate * given.growth, number + 1
+    for contender in contenders:
+        twice = 2 * (contender.best_rate or given.first_rate)
+        rows.append(await contender.measure(twice, given, chosen, number) | {"overload": True})
+        await contender.client.close()
+    return sorted(rows, key=lambda row: list(addresses).index(row["system"]))
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -235,15 +255,17 @@ def main() -> int:
         chosen = random_model.texts(NUM_TEXTS, given.forced, model.vocab_size, given.seed)
     else:
         chosen = texts.choose(given.texts, NUM_TEXTS, given.seed).sources
-    rows: list[dict[str, Any]] = []
     server_cores, client_cores = split_cores()
     os.sched_setaffinity(0, client_cores)
     nice = raise_priority()
     place = "shares them" if server_cores == client_cores else "has one of its own"
     pinning = f"server on {len(server_cores)} cores; the client {place}, {nice} less nice than the server"
-    for system in given.systems.split(","):
-        with server(system, artifacts, given, server_cores, nice) as address:
-            rows += asyncio.run(sweep(system, address, given, chosen))
+    with contextlib.ExitStack() as servers:
+        addresses = {
+            system: servers.enter_context(server(system, artifacts, given, server_cores, nice))
+            for system in given.systems.split(",")
+        }
+        rows = asyncio.run(sweep(addresses, given, chosen))
     print(markdown(rows, COLUMNS))
     print(markdown(summary(rows), SUMMARY))
     facts = {name: getattr(given, name) for name in RECORDED}

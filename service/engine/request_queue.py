@@ -73,7 +73,8 @@ class RequestQueue:
         if self.draining or self.closed:
             self.observer.rejected("draining")
             raise Draining("the server is shutting down")
-        delay_s = self.load.delay_s(priority)
+        is_full = 0 < self.max_rows <= sum(self.active_rows) + self.num_rows
+        delay_s = self.load.delay_s(priority) if is_full else self.load.shared_s()
         if len(self.waiting) + num_sentences > self.max_sentences or self.num_tokens + num_tokens > self.max_tokens:
             self.observer.rejected("queue_full")
             raise Overloaded(
@@ -88,9 +89,7 @@ class RequestQueue:
         limit_s = self.max_delay_s if self.max_delay_s and priority is Priority.INTERACTIVE else math.inf
         if deadline is not None:
             limit_s = min(limit_s, deadline - time.monotonic())
-        # Where rows are free nothing waits for what is before it, and an engine with little to do shows no high rate.
-        is_full = 0 < self.max_rows <= sum(self.active_rows) + self.num_rows
-        if is_full and 0 < limit_s < delay_s:
+        if 0 < limit_s < delay_s:
             self.observer.rejected("delay")
             raise Overloaded(
                 f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",

@@ -88,3 +88,48 @@ def test_the_queue_refuses_what_would_be_answered_too_late():
     late.deadline = time.monotonic() + 2.0
     with pytest.raises(Overloaded, match=r"at most [12]\.\d s"):
         line.submit([late])
+
+
+def together(estimate: LoadEstimate, count: int, takes_s: float, start: float) -> None:
+    """So many sentences at once, all answered at the end."""
+    several = [sentence() for _ in range(count)]
+    estimate.submitted(several, start)
+    estimate.taken(several)
+    for one in several:
+        estimate.answered(one, was_done=True, now=start + takes_s)
+
+
+def test_while_rows_are_free_what_is_open_shares_the_rate_of_many_rows():
+    estimate = LoadEstimate()
+    together(estimate, 40, takes_s=1.0, start=0.0)  # too little to be remembered
+    estimate.submitted([sentence()] * 40, 1.0)
+    assert estimate.shared_s() == 0.0
+    estimate = LoadEstimate()
+    for start in range(10):
+        together(estimate, 40, takes_s=2.0, start=2.0 * start)  # twenty rows a second
+    slow = sentence()
+    estimate.submitted([slow], 30.0)
+    estimate.taken([slow])
+    estimate.answered(slow, was_done=True, now=50.0)  # nothing beside it: no sign of being slower
+    estimate.submitted([sentence()] * 40, 50.0)
+    assert estimate.shared_s() == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_slower_engine_is_noticed_where_as_many_rows_are_open():
+    estimate = LoadEstimate()
+    for start in range(10):
+        together(estimate, 40, takes_s=2.0, start=2.0 * start)
+    for start in range(10):
+        together(estimate, 40, takes_s=4.0, start=20.0 + 4.0 * start)
+    estimate.submitted([sentence()] * 40, 60.0)
+    assert estimate.shared_s() == pytest.approx(4.0, rel=0.1)
+
+
+def test_the_queue_does_not_fill_its_rows_where_answers_would_come_too_late():
+    line = RequestQueue(100, 10_000, 1, SilentObserver(), max_delay_s=0.35)
+    busy(line.load, 100, until=20.0)  # ten rows a second
+    line.take(0, active_rows=0, max_rows=64)
+    for _ in range(4):
+        line.submit([sentence()])
+    with pytest.raises(Overloaded, match=r"an answer would take 0\.4 s; at most 0\.3"):
+        line.submit([sentence()])
