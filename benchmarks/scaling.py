@@ -5,7 +5,6 @@ repeated. What grows faster than its cause would show as a rising line in the la
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -40,14 +39,26 @@ class StepRig:
         self.encoder: EncoderSession = sessions.encoder
         self.vocab_size = shape.vocab_size
         self.cache = KVCache(shape, max_rows, max_rows, *max_lengths)
+        self.fill()
+        self.binding = StepBinding(sessions.decoder_for(1), self.cache)
+
+    def fill(self) -> None:
+        self.filled = self.cache.allocations
         rng = np.random.default_rng(1)
         for buffer in self.cache.buffers.values():
             for row in buffer:
                 row[:] = rng.standard_normal(row.shape, np.float32)
-        self.binding = StepBinding(sessions.decoder_for(1), self.cache)
+
+    def reserve(self, target: int, source: int) -> None:
+        """Room for one token more than ``target``, and for ``source``; as it grows in use, filled anew."""
+        self.cache.reserve_target(target + 1, 0)
+        self.cache.reserve_source(source, 0)
+        if self.cache.allocations > self.filled:
+            self.fill()
 
     def step_s(self, rows: int, target: int, source: int, repeats: int) -> float:
         """Median seconds of a step of ``rows`` rows, each with ``target`` tokens so far and a source of that length."""
+        self.reserve(target, source)
         self.cache.lengths[:rows] = target
         self.cache.source_lengths_less_1[:rows] = source - 1
         tokens = np.arange(rows, dtype=np.int64) % self.vocab_size
@@ -79,8 +90,9 @@ def grown(what: str, values: Sequence[int], seconds: Sequence[float]) -> list[di
 
 
 def peak_rss_mib() -> float:
-    """The most memory this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory this process ever held; ``ru_maxrss`` would count what its parent held when it was started."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def rss_of(rows: int, given: argparse.Namespace) -> float:
@@ -140,6 +152,7 @@ def measure(bundle: Bundle, given: argparse.Namespace) -> list[dict[str, Any]]:
     found = grown("step against rows", given.rows, steps)
     steps = [rig.step_s(rows, n, source, given.repeats) for n in given.targets]
     found += grown("step against target tokens so far", given.targets, steps)
+    rig.cache.reset()
     steps = [rig.step_s(rows, target, n, given.repeats) for n in given.sources]
     found += grown("step against source tokens", given.sources, steps)
     encodes = [rig.encode_s(1, n, given.repeats) for n in given.sources]
@@ -154,7 +167,7 @@ def measure(bundle: Bundle, given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> int:
     given = options().parse_args()
     if given.quick:
-        given.rows, given.targets, given.sources, given.repeats = [1, 8], [1, 16], [8, 32], 3
+        given.rows, given.targets, given.sources, given.repeats = [1, 8], [1, 96], [8, 96], 3
     bundle = Bundle.open(given.bundle)
     if given.rss_of >= 0:
         return print_rss(bundle, given.precision, given.rss_of)

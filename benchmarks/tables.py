@@ -1,4 +1,4 @@
-"""Puts the results into README.md and deploy/RUNBOOK.md, so that no number there is typed by hand.
+"""Puts the results into README.md, RESULTS.md and deploy/RUNBOOK.md, so that no number there is typed by hand.
 
 Between ``<!-- table: NAME -->`` and ``<!-- end -->`` stands what results/NAME.json says. Knows: which numbers a reader
 wants first. Does not know: how they were measured.
@@ -6,6 +6,7 @@ wants first. Does not know: how they were measured.
 
 import argparse
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.capacity import LOADS, PEAK, SECONDS_PER_DAY, replicas_needed
 from benchmarks.report import RESULTS, load, markdown
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = (README, README.parent / "deploy" / "RUNBOOK.md")
+PAGES = (README, README.parent / "benchmarks" / "RESULTS.md", README.parent / "deploy" / "RUNBOOK.md")
 PLACE = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 Values = Mapping[str, Any]
@@ -162,6 +163,33 @@ def overhead(values: Values) -> str:
     return markdown(values["rows"], columns)
 
 
+def batch(values: Values) -> str:
+    columns = {
+        "engine_wall_s": "engine alone, s",
+        "job_wall_s": "job, s",
+        "wall_ratio": "job's speed / the engine's",
+        "cpu_ratio": "the same by CPU time",
+    }
+    medians = {key: statistics.median(row[key] for row in values["rows"]) for key in columns}
+    return (
+        markdown([medians], columns) + f"\n\n{values['num_sentences']:,} sentences, medians of {len(values['rows'])}."
+    )
+
+
+def training(values: Values) -> str:
+    columns = {
+        "what": "what is compared",
+        "ratio": "times as fast",
+        "between": "quartiles",
+        "tokens_per_s": "target tokens/s",
+        "other_tokens_per_s": "beside",
+    }
+    rows = [row | {"between": "{:.2f} to {:.2f}".format(*row["ratio_quartiles"])} for row in values["rows"]]
+    gap = rows[0]["largest_loss_difference"]
+    below = f"Losses beside the plain loop, ten steps at a time, differ by at most {gap:.1%}."
+    return f"{markdown(rows, columns)}\n\n{below}"
+
+
 def speeds(values: Values) -> dict[int, float]:
     """Beam width -> source characters a core translates in a second."""
     return {row["beams"]: row["characters_per_cpu_s"] for row in values["rows"] if row["replicas"] == 1}
@@ -177,6 +205,8 @@ TABLES: Mapping[str, Callable[[Values], str]] = {
     "multi30k": multi30k,
     "marian": marian,
     "overhead": overhead,
+    "batch": batch,
+    "training": training,
 }
 
 

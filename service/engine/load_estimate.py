@@ -8,7 +8,8 @@ before it / the rate at which work is done. The rate counts only time in which t
 While rows are free nobody waits for work before it: all that is open shares the engine. Then, by the same law, a
 sentence of usual length takes the open rows / the rows a second that are answered. With few rows open that rate says
 little about what the engine can do: it does more at once than one after the other. So the rate is remembered until
-another is seen that is higher, or was reached with as many rows open and so is the newer truth.
+another is seen that is higher, or was reached with as many rows open and so is the newer truth. With more of them open
+than ever were, it is taken to grow as they do, until that is seen.
 """
 
 import math
@@ -103,4 +104,6 @@ class LoadEstimate:
 
     def shared_s(self) -> float:
         """Seconds a sentence of usual length would take where no row waits; 0 while too little was seen."""
-        return self._open_rows / self._peak_rows_per_s if self._peak_rows_per_s else 0.0
+        if not self._peak_rows_per_s:
+            return 0.0
+        return min(self._open_rows, self._peak_rows) / self._peak_rows_per_s

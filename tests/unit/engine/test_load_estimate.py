@@ -125,10 +125,18 @@ def test_a_slower_engine_is_noticed_where_as_many_rows_are_open():
     assert estimate.shared_s() == pytest.approx(4.0, rel=0.1)
 
 
+def test_a_burst_larger_than_any_before_is_taken_at_its_best():
+    estimate = LoadEstimate()
+    busy(estimate, 100, until=20.0)  # one row at a time, ten a second
+    estimate.submitted([sentence()] * 40, 30.0)
+    assert estimate.shared_s() == pytest.approx(0.1, rel=0.1)
+
+
 def test_the_queue_does_not_fill_its_rows_where_answers_would_come_too_late():
     line = RequestQueue(100, 10_000, 1, SilentObserver(), max_delay_s=0.35)
-    busy(line.load, 100, until=20.0)  # ten rows a second
     line.take(0, active_rows=0, max_rows=64)
+    for start in range(10):
+        together(line.load, 8, takes_s=0.8, start=0.8 * start)  # ten rows a second
     for _ in range(4):
         line.submit([sentence()])
     with pytest.raises(Overloaded, match=r"an answer would take 0\.4 s; at most 0\.3"):
