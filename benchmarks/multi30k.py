@@ -33,7 +33,7 @@ from service.engine.translator import Translator
 
 PUBLISHED_BLEU = 41.02
 NUM_BEAMS = 5
-LENGTH_PENALTIES = (0.6, 1.0, 1.4, 1.8, 2.2)
+LENGTH_PENALTIES = (0.6, 0.8, 1.0, 1.2, 1.4)
 TEST, VALIDATION = "test_2016_flickr", "val"
 TIE = 1e-4  # scores nearer than this are one score: float32 sums of other order
 

@@ -190,6 +190,30 @@ def training(values: Values) -> str:
     return f"{markdown(rows, columns)}\n\n{below}"
 
 
+def out_of_core(values: Values) -> str:
+    columns = {
+        "pairs": "pairs",
+        "text_mb": "text, MB",
+        "before_mb": "MB before",
+        "preparing_mb": "at most while preparing",
+        "reading_mb": "at most while reading batches",
+        "pairs_per_cpu_s": "pairs per CPU second",
+    }
+    return markdown([row | {"pairs": f"{row['pairs']:,}"} for row in values["rows"]], columns)
+
+
+def batch_memory(values: Values) -> str:
+    columns = {
+        "texts": "texts",
+        "rows": "rows",
+        "peak_mib": "MiB at most",
+        "input_mib": "input, MiB",
+        "output_mib": "output, MiB",
+        "wall_s": "seconds",
+    }
+    return markdown([row | {"rows": f"{row['rows']:,}"} for row in values["rows"]], columns)
+
+
 def speeds(values: Values) -> dict[int, float]:
     """Beam width -> source characters a core translates in a second."""
     return {row["beams"]: row["characters_per_cpu_s"] for row in values["rows"] if row["replicas"] == 1}
@@ -206,6 +230,8 @@ TABLES: Mapping[str, Callable[[Values], str]] = {
     "marian": marian,
     "overhead": overhead,
     "batch": batch,
+    "batch_memory": batch_memory,
+    "out_of_core": out_of_core,
     "training": training,
 }
 
