@@ -133,8 +133,10 @@ class Client:
         """Results in the order of the texts; a ServiceError in the place of a text that failed alone.
 
         Raises:
-            ServiceError: the call failed as a whole.
+            ServiceError: the call failed as a whole. TypeError: ``texts`` is one text.
         """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of texts, not one text")
         request = pb.TranslateRequest(
             texts=texts,
             source_language=source,

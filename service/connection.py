@@ -43,6 +43,8 @@ class Connection:
     token_file: Path | None = None
 
     def __post_init__(self) -> None:
+        if ":" not in self.target:
+            raise ConfigurationError(f"{self.target!r} names no port; give HOST:PORT, such as localhost:50051")
         if (self.certificate is None) != (self.key is None):
             raise ConfigurationError("a client's certificate and its key are given together")
         if self.token_file is not None and not (self.has_tls or is_this_machine(self.target)):

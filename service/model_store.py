@@ -58,6 +58,9 @@ class ModelStore:
         # What was seen at the last look, and what could not be loaded: neither is tried before it is another.
         self._seen: dict[Path, Fingerprint] = {}
         self._failed: dict[Path, Fingerprint] = {}
+        # Served bundles that are gone, while no other has come; why the folder could not be read at the last look.
+        self._removed: set[Path] = set()
+        self._folder_error = ""
 
     def load_all(self) -> list[LoadedModel]:
         """Loads every bundle for the first time.
@@ -65,10 +68,7 @@ class ModelStore:
         Raises:
             BundleError, ConfigurationError: one of them cannot be served.
         """
-        paths = self._paths()
-        if not paths:
-            raise BundleError(f"the models' folder {self._config.models_folder} holds no bundle")
-        for path in paths:
+        for path in self._bundles():
             if path in self._served:
                 raise ConfigurationError(f"bundle {path} is named twice")
             self._served[path] = self._load_one(path)
@@ -82,14 +82,16 @@ class ModelStore:
                 must look as it did at the last look, so that a bundle which is still being copied is left alone.
         """
         try:
-            paths = self._paths()
+            paths = self._bundles()
         except DragomanError as error:
-            self._count_failure("", error)
+            if is_asked or str(error) != self._folder_error:  # told once
+                self._count_failure("", error)
+            self._folder_error = str(error)
             return Change(list(self._served.values()), num_failed=1)
+        self._folder_error = ""
         change = Change([])
-        removed = [path for path in self._served if path not in paths]
-        change.retired += [self._served.pop(path) for path in removed]
-        if is_asked or removed:
+        removed = {path for path in self._served if path not in paths}
+        if is_asked or removed != self._removed:
             self._failed.clear()
         prints = {path: fingerprint(path) for path in paths}
         for path in paths:
@@ -97,8 +99,11 @@ class ModelStore:
             has_failed = self._failed.get(path) == prints[path]
             is_current = path in self._served and self._served[path].fingerprint == prints[path]
             if is_settled and not is_current and not has_failed:
-                self._replace(path, prints[path], change)
-        self._seen = prints
+                self._replace(path, prints[path], removed, change)
+        if any(path in paths for path in self._served):  # the last one goes when another has come
+            change.retired += [self._served.pop(path) for path in removed]
+            removed.clear()
+        self._seen, self._removed = prints, removed
         change.serve = list(self._served.values())
         for model in change.retired:
             self._metrics.model_removed(model.translator.info)
@@ -106,8 +111,8 @@ class ModelStore:
             self._metrics.model_served(model.translator.info)
         return change
 
-    def _replace(self, path: Path, seen: Fingerprint, change: Change) -> None:
-        others = [model.translator for other, model in self._served.items() if other != path]
+    def _replace(self, path: Path, seen: Fingerprint, removed: set[Path], change: Change) -> None:
+        others = [model.translator for other, model in self._served.items() if other not in {path, *removed}]
         try:
             model = self._load_one(path)
             try:
@@ -131,10 +136,14 @@ class ModelStore:
             "a bundle cannot be served; what was loaded goes on", extra={"facts": {"bundle": path, "why": str(error)}}
         )
 
-    def _paths(self) -> list[Path]:
+    def _bundles(self) -> list[Path]:
+        """Where the bundles are, one at least. Raises BundleError."""
         folder = self._config.models_folder
         named = bundle_paths(self._config.bundle) if self._config.bundle or not folder else []
-        return [*named, *(bundles_in(Path(folder)) if folder else [])]
+        paths = [*named, *(bundles_in(Path(folder)) if folder else [])]
+        if not paths:
+            raise BundleError(f"the models' folder {folder} holds no bundle")
+        return paths
 
     def _load_one(self, path: Path) -> LoadedModel:
         started = time.monotonic()

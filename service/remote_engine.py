@@ -128,7 +128,7 @@ class RemoteEngine:
         """The model that the service would choose, and how many characters a text may have."""
         response = self._client.list_models()
         found = [
-            (len(source), len(target), model)
+            (source, target, model)
             for model in response.models
             if (source := nearest(tuple(model.source_languages), self._source))
             and (target := nearest(tuple(model.target_languages), self._target))
@@ -136,8 +136,9 @@ class RemoteEngine:
         if not found:
             raise ConfigurationError(f"the service has no model from {self._source} to {self._target}")
         # All these codes begin the one that was asked for: the longer, the nearer.
-        _, _, model = max(found, key=lambda item: item[:2])
+        source, target, model = max(found, key=lambda item: (len(item[0]), len(item[1])))
         described = {"name": model.name, "version": model.version, "precision": model.precision}
+        described["languages"] = f"{source} to {target}"
         return described, response.limits.max_text_characters
 
     def _run(self) -> None:
@@ -274,4 +275,4 @@ class _Call:
 
 
 def _shown(model: dict[str, Any]) -> str:
-    return f"{model['name']} version {model['version']} ({model['precision']})"
+    return f"{model['name']} version {model['version']} ({model['precision']}, {model['languages']})"

@@ -11,7 +11,15 @@ from service.commands.connection_flags import read_connection, refuse_connection
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import only_source
 from service.commands.stop_signals import stopped_by_signals
-from service.commands.translate import add_decode_flags, add_model_flags, read_decode_options, wrong_usage
+from service.commands.translate import (
+    FROM_HELP,
+    TO_HELP,
+    add_decode_flags,
+    add_model_flags,
+    language_code,
+    read_decode_options,
+    wrong_usage,
+)
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority
 from service.engine.settings import EngineSettings
@@ -29,6 +37,7 @@ from service.remote_engine import RemoteEngine
 
 FAIL, SKIP, REPLACE = "fail", "skip", "replace"
 EMBEDDED, RAY = "embedded", "ray"
+STREAMS = 4
 DESCRIPTION = """\
 Translates every row of INPUT into a row of OUTPUT, in the same order. Forms: text, JSONL, CSV, TSV and Parquet, by the
 names' endings, with .gz or .zst after them. Stopped by Ctrl-C, SIGTERM or kill -9, the same command goes on, and OUTPUT
@@ -41,8 +50,8 @@ def add_batch_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     parser = subparsers.add_parser("batch", help="every row of a file, resumed at any moment", description=DESCRIPTION)
     parser.add_argument("input", metavar="INPUT", help="a file, a quoted pattern of files ('part-*.jsonl'), or - ")
     parser.add_argument("output", metavar="OUTPUT", help="the file to make, or - for standard output (not resumed)")
-    parser.add_argument("--to", required=True, metavar="CODE", help="language to translate to, BCP-47, such as fr")
-    parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
+    parser.add_argument("--to", type=language_code, required=True, metavar="CODE", help=TO_HELP)
+    parser.add_argument("--from", type=language_code, dest="source", metavar="CODE", help=FROM_HELP)
     _add_row_flags(parser)
     _add_run_flags(parser)
     _add_ray_flags(parser)
@@ -73,7 +82,8 @@ def _add_row_flags(parser: argparse.ArgumentParser) -> None:
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", type=_shard, default=(0, 1), metavar="I/N",
-        help="only part I, from 0, of N of about the same number of rows; all outputs in order are the whole",
+        help="only part I, from 0, of N of about the same number of rows; all outputs in order are the whole, so that "
+        "of CSV and TSV only part 0 has a header",
     )  # fmt: skip
     parser.add_argument("--restart", action="store_true", help="forget what a stopped run has done")
     parser.add_argument(
@@ -81,7 +91,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="what to do where OUTPUT is there already: skip exits as the run did that made it (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--streams", type=int, default=4, metavar="N", help="streams to the service of --target (default: %(default)s)"
+        "--streams", type=int, metavar="N", help=f"streams to the service of --target (default: {STREAMS})"
     )
 
 
@@ -91,16 +101,14 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=(EMBEDDED, RAY), default=EMBEDDED,
         help="an engine in this process, or a pool of them on Ray, which RAY_ADDRESS may name (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--actors", type=int, metavar="N", help=f"engines on Ray (default: {defaults.actors})")
     parser.add_argument(
-        "--actors", type=int, default=defaults.actors, metavar="N", help="engines on Ray (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--cpus-per-actor", type=float, default=defaults.cpus, metavar="X",
-        help="CPUs of each, also a fraction (default: %(default)s)",
+        "--cpus-per-actor", type=float, metavar="X",
+        help=f"CPUs of each, also a fraction (default: {defaults.cpus:g})",
     )  # fmt: skip
     parser.add_argument(
-        "--gpus-per-actor", type=float, default=defaults.gpus, metavar="X",
-        help="GPUs of each, also a fraction (default: %(default)s)",
+        "--gpus-per-actor", type=float, metavar="X",
+        help=f"GPUs of each, also a fraction (default: {defaults.gpus:g})",
     )  # fmt: skip
 
 
@@ -111,13 +119,15 @@ def batch(options: argparse.Namespace) -> int:
         DragomanError: the job cannot begin or go on; what is done stays done.
     """
     plan = _plan(options)
-    output = None if options.output == STANDARD_STREAM else Path(options.output)
+    output = None if options.output == STANDARD_STREAM else _followed(Path(options.output))
     if output is not None and (code := _prepare(output, options)) is not None:
         return code
     with stopped_by_signals() as stop:
         files = InputFiles.find(options.input)
-        if output is not None and files.holds(output):
-            raise OutputError(f"{output} is one of the files to read")
+        if output is not None:
+            for path in (output, JobFolder(output).errors):
+                if files.holds(path):
+                    raise OutputError(f"{path} is one of the files to read, and one that this job writes")
         if files.is_standard_input and options.shard[1] > 1:
             wrong_usage(options, "--shard needs files: standard input cannot be counted first")
         source = open_source(files, plan.input, plan.rows)
@@ -153,7 +163,8 @@ def _plan(options: argparse.Namespace) -> _Plan:
     column = "1" if options.no_header and options.column == SourceOptions().column else options.column
     decoding = read_decode_options(options)
     try:
-        rows = SourceOptions(column, options.prefix, not options.no_header, options.max_row_bytes)
+        has_alternatives = decoding.num_alternatives > 1
+        rows = SourceOptions(column, options.prefix, not options.no_header, options.max_row_bytes, has_alternatives)
         source = kind_of(options.input, options.input_format, "--input-format", Format.TEXT)
         target = kind_of(options.output, options.output_format, "--output-format", source.format)
         check_conversion(source.format, target.format)
@@ -161,11 +172,29 @@ def _plan(options: argparse.Namespace) -> _Plan:
             raise ConfigurationError("standard input is read as it is")
     except (ValueError, ConfigurationError) as error:
         wrong_usage(options, str(error))
-    if decoding.num_alternatives > 1 and target.format is not Format.JSONL:
+    if has_alternatives and target.format is not Format.JSONL:
         wrong_usage(options, "--alternatives needs JSONL output: other rows hold one translation")
-    if options.streams < 1:
-        wrong_usage(options, f"--streams ({options.streams}) must be >= 1")
+    if options.no_header and source.format not in (Format.CSV, Format.TSV):
+        wrong_usage(options, "--no-header is for CSV and TSV")
+    _check_run_flags(options)
     return _Plan(rows, source, target, decoding)
+
+
+def _check_run_flags(options: argparse.Namespace) -> None:
+    """Ends the program with 2 where a flag is for another kind of engine."""
+    if options.streams is not None and options.target is None:
+        wrong_usage(options, "--streams is for --target")
+    if options.streams is not None and options.streams < 1:
+        wrong_usage(options, f"--streams ({options.streams}) must be >= 1")
+    if options.engine != RAY:
+        for name in ("actors", "cpus_per_actor", "gpus_per_actor"):
+            if getattr(options, name) is not None:
+                wrong_usage(options, f"--{name.replace('_', '-')} is for --engine {RAY}")
+
+
+def _followed(output: Path) -> Path:
+    """The file that a link names, which would else be replaced by the output."""
+    return output.resolve() if output.is_symlink() else output
 
 
 def _prepare(output: Path, options: argparse.Namespace) -> int | None:
@@ -177,11 +206,12 @@ def _prepare(output: Path, options: argparse.Namespace) -> int | None:
         what = "a folder" if output.is_dir() else "a pipe or a device"
         raise OutputError(f"{output} is {what}; name the file to make, or - for standard output")
     is_new = options.restart or not folder.is_there
-    if output.exists() and is_new:
-        if options.if_exists == SKIP:
-            print(f"dragoman batch: {output} is there already", file=sys.stderr)
-            return FAILED if folder.errors.exists() else DONE
-        _refuse_existing(output, options)
+    if output.exists() and is_new and options.if_exists == SKIP:
+        print(f"dragoman batch: {output} is there already", file=sys.stderr)
+        return FAILED if folder.errors.exists() else DONE
+    for path in (output, folder.errors):  # an errors file by itself may be of somebody else
+        if path.exists() and is_new:
+            _refuse_existing(path, options)
     if is_new:
         folder.discard()  # also what a kill left in the midst of removing it
     return None
@@ -205,6 +235,7 @@ def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, mo
         "model": model,
         "option": {
             "--to": options.to,
+            "--from": options.source or "",
             "--shard": "{}/{}".format(*options.shard),
             **{"input " + name: str(value) for name, value in dataclasses.asdict(plan.input).items()},
             **{"output " + name: str(value) for name, value in dataclasses.asdict(plan.output).items()},
@@ -229,7 +260,8 @@ def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: 
         engine = EmbeddedEngine(bundle, settings, options.source, options.to, decoding)
         return Pipeline(source, engine, OutcomeCache())
     try:
-        ray_options = RayOptions(options.actors, options.cpus_per_actor, options.gpus_per_actor)
+        given = (("actors", options.actors), ("cpus", options.cpus_per_actor), ("gpus", options.gpus_per_actor))
+        ray_options = RayOptions(**{name: value for name, value in given if value is not None})
     except ValueError as error:
         wrong_usage(options, str(error))
     recipe = EngineRecipe(bundle.resolve(), settings, options.source, options.to, decoding)
@@ -244,7 +276,7 @@ def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> Text
         source = options.source or only_source(client, options.to)
         return RemoteEngine(
             client, source, options.to, decoding,
-            num_streams=options.streams, patience_s=options.patience_s, priority=Priority.BATCH,
+            num_streams=options.streams or STREAMS, patience_s=options.patience_s, priority=Priority.BATCH,
         )  # fmt: skip
     except BaseException as error:
         client.close()

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from service.commands.exit_codes import DONE
-from service.commands.translate import add_decode_flags, add_model_flags, open_lines, read_decode_options, read_lines
+from service.commands.translate import (
+    add_decode_flags,
+    add_model_flags,
+    language_code,
+    open_lines,
+    read_decode_options,
+    read_lines,
+)
 from service.errors import DragomanError, InputError
 
 
@@ -26,8 +33,10 @@ def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.Argume
     )
     parser.add_argument("--reference", type=Path, required=True, metavar="FILE", help="its translation, line for line")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the translations")
-    parser.add_argument("--from", dest="source_language", metavar="CODE", help="language of the text (for --target)")
-    parser.add_argument("--to", metavar="CODE", help="language to translate to (for --target)")
+    parser.add_argument(
+        "--from", type=language_code, dest="source_language", metavar="CODE", help="language of the text (for --target)"
+    )
+    parser.add_argument("--to", type=language_code, metavar="CODE", help="language to translate to (for --target)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_decode_flags(parser)
     add_model_flags(parser)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
 from service.errors import DragomanError, InputError
 
 CHUNK_BYTES = 65_536
+TO_HELP = "language to translate to, BCP-47, such as fr"
+FROM_HELP = "language of the text (default: the model's)"
+_FLAG_OF = {"num_beams": "--beam", "num_alternatives": "--alternatives", "no_repeat_ngram_size": "--no-repeat-ngram"}
 
 
 def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,8 +39,8 @@ def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.Argum
         description="Translates TEXTs, or else standard input line by line: as many lines out, in order.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to translate instead of standard input")
-    parser.add_argument("--to", required=True, metavar="CODE", help="language to translate to, BCP-47, such as fr")
-    parser.add_argument("--from", dest="source", metavar="CODE", help="language of the text (default: the model's)")
+    parser.add_argument("--to", type=language_code, required=True, metavar="CODE", help=TO_HELP)
+    parser.add_argument("--from", type=language_code, dest="source", metavar="CODE", help=FROM_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object a line: text, score, token ids and more")
     parser.add_argument(
         "--alignment", action="store_true",
@@ -45,6 +49,13 @@ def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.Argum
     add_decode_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=translate, parser=parser)
+
+
+def language_code(text: str) -> str:
+    """The type of --to and --from: anything but nothing, which a shell makes of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def add_decode_flags(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +115,10 @@ def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
             min_length=options.min_length,
         )
     except ValueError as error:
-        wrong_usage(options, str(error))
+        message = str(error)
+        for name in ("length_penalty", "repetition_penalty", "max_length", "min_length", *_FLAG_OF):
+            message = re.sub(rf"\b{name}\b", _FLAG_OF.get(name, "--" + name.replace("_", "-")), message)
+        wrong_usage(options, message)
 
 
 def wrong_usage(options: argparse.Namespace, message: str) -> NoReturn:

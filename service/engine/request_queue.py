@@ -22,7 +22,8 @@ class RequestQueue:
     """Sentences that wait for rows; shared by callers' threads and workers.
 
     Args:
-        max_sentences, max_tokens: what may wait; more is refused at once.
+        max_sentences, max_tokens: what may wait; more is refused at once. What is larger by itself is taken while
+            nothing waits.
         num_workers: who takes from here; each takes no more than its share of what waits and runs.
         max_delay_s: interactive sentences that would be answered later than that are refused; 0: never. Sentences
             with a deadline that would pass before are refused in any case.
@@ -75,7 +76,10 @@ class RequestQueue:
             raise Draining("the server is shutting down")
         is_full = 0 < self.max_rows <= sum(self.active_rows) + self.num_rows
         delay_s = self.load.delay_s(priority) if is_full else self.load.shared_s()
-        if len(self.waiting) + num_sentences > self.max_sentences or self.num_tokens + num_tokens > self.max_tokens:
+        is_over = (
+            len(self.waiting) + num_sentences > self.max_sentences or self.num_tokens + num_tokens > self.max_tokens
+        )
+        if is_over and len(self.waiting):
             self.observer.rejected("queue_full")
             raise Overloaded(
                 f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "

@@ -29,9 +29,9 @@ class EngineSettings:
     max_rows: int = 128
     """Rows (beams counted) of one worker's running batch. 1 to 65536."""
     max_queue_sentences: int = 4096
-    """Sentences that may wait for a row; more are refused with Overloaded. At least 1."""
+    """Sentences that may wait for a row; more are refused with Overloaded, but for one text alone. At least 1."""
     max_queue_tokens: int = 262_144
-    """Source tokens that may wait for a row; more are refused with Overloaded. At least 1."""
+    """Source tokens that may wait for a row; the same. At least 1."""
     max_delay_s: float = 0.0
     """Seconds until an answer, as the present load lets expect; interactive sentences that would take longer are
     refused with Overloaded. 0 to 86400; 0: never."""

@@ -150,8 +150,8 @@ class Translator:
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: the texts can never fit, an option is more than the model can give, or it has several
-                languages and none was chosen.
+            InvalidRequest: several texts can never fit together, an option is more than the model can give, or it has
+                several languages and none was chosen.
         """
         self.check(options, priority, deadline)
         options = self.completed(options)
@@ -168,7 +168,8 @@ class Translator:
             if alignment:
                 text.align = TextAlignment(text, own, len(chosen.prefix), self.tokenizer, self.scorer).start
             sentences += own
-        self.check_room(sentences, "texts")
+        if len(texts) > 1:  # one by itself may be any size: it is taken while nothing waits
+            self.check_room(sentences, "texts")
         for text in pending:
             text.prepare_s = time.monotonic() - started
         if watch:
@@ -265,7 +266,13 @@ class Translator:
     def translate(
         self, texts: Sequence[str], options: DecodeOptions | None = None, languages: tuple[str, str] = ("", "")
     ) -> list[TextResult]:
-        """Blocks until every text is translated; the first error in the order of the texts is raised."""
+        """Blocks until every text is translated; the first error in the order of the texts is raised.
+
+        Raises:
+            TypeError: ``texts`` is one text. RequestError: a text failed, or submit() refused them all.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of texts, not one text")
         answers: dict[int, TextAnswer] = {}
         complete = threading.Event()
 

@@ -61,10 +61,10 @@ def kind_of(name: str, chosen: str | None, flag: str, default: Format | None = N
         ConfigurationError: the name does not say it and nothing else does, or the two do not go together.
     """
     path = PurePath(name)
-    compression = _COMPRESSIONS.get(path.suffix, "")
+    compression = _COMPRESSIONS.get(path.suffix.lower(), "")
     if compression:
         path = path.with_suffix("")
-    format = Format(chosen) if chosen else _SUFFIXES.get(path.suffix)
+    format = Format(chosen) if chosen else _SUFFIXES.get(path.suffix.lower())
     if format is None and name == STANDARD_STREAM:
         format = default
     if format is None:

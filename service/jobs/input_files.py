@@ -130,7 +130,8 @@ class InputFiles:
 
     def position(self) -> int:
         """Bytes read so far, of all files."""
-        return self._read_before + self._current.tell() if self._current else self._left_at
+        stream = self._current
+        return self._left_at if stream is None or stream.closed else self._read_before + stream.tell()
 
     def check_unchanged(self) -> None:
         """Raises InputError where a file is no longer what it was."""

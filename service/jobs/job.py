@@ -100,6 +100,8 @@ class Job:
     ) -> None:
         self._source, self._writer, self._compression = source, writer, compression
         self._folder = JobFolder(output) if output is not None else None
+        # Outputs of shards are put one after the other; that of Parquet is a file with a header of its own.
+        self._has_header = shard[0] == 0 or isinstance(writer, ArrowWriter)
         self._rows: tuple[int, int | None] = (1, None)
         if shard[1] > 1:
             self._rows = shard_rows(source.count(), *shard)
@@ -171,8 +173,9 @@ class Job:
         self._write(self._encoded(pairs), b"".join(errors), after)
 
     def _encoded(self, pairs: Sequence[tuple[Row, Outcome]]) -> bytes:
-        """Rows, after the header where they are the first: a compressed member by itself."""
-        header = self._writer.header() if self._last.output_bytes == 0 else b""
+        """Rows, after the header where they are the whole input's first: a compressed member by itself."""
+        is_first = self._last.output_bytes == 0 and self._has_header
+        header = self._writer.header() if is_first else b""
         return compressed_member(header + (self._writer.encode(pairs) if pairs else b""), self._compression)
 
     def _write(self, rows: bytes, errors: bytes, after: Checkpoint) -> None:
@@ -184,6 +187,8 @@ class Job:
             )
             self._folder.commit(rows, errors, self._last)
             return
+        if sys.stdout is None:
+            raise OutputError("standard output is closed")
         self._last = replace(after, output_bytes=after.output_bytes + len(rows))
         try:
             sys.stdout.buffer.write(rows)

@@ -21,6 +21,7 @@ from service.jobs.journal import Checkpoint, Journal, write_all
 
 ERRORS_SUFFIX: Final = ".errors.jsonl"
 FOLDER_SUFFIX: Final = ".job"
+_NAMES: Final = ("job.json", "job.json.new", "journal", "rows", "errors", "finished", "lock")
 Finish = Callable[[Path, Path], None]
 """Makes the second file, which is to become OUTPUT, of the first, which holds the rows."""
 
@@ -29,7 +30,7 @@ class JobFolder:
     """The folder of the job that writes ``output``; one process at a time has it.
 
     Attributes:
-        errors: where the failed rows are told of in the end. has_begun: rows of an earlier run are there.
+        errors: where the failed rows are told of in the end. path: the folder.
     """
 
     def __init__(self, output: Path) -> None:
@@ -45,9 +46,11 @@ class JobFolder:
         return (self.path / "job.json").exists()
 
     def discard(self) -> None:
-        """Throws away what an earlier run left. Raises OutputError."""
+        """Throws away what an earlier run left. Raises OutputError: it holds something that no job has made."""
         with self._explained():
             if self.path.exists():
+                if foreign := sorted({path.name for path in self.path.iterdir()} - set(_NAMES)):
+                    raise OutputError(f"{self.path} is in the way: it holds {foreign[0]!r}, which is no part of a job")
                 self._lock()
                 shutil.rmtree(self.path)
                 self.close()

@@ -7,6 +7,7 @@ import csv
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from service.errors import InputError
@@ -19,6 +20,9 @@ from service.jobs.source import Source, SourceOptions
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+COMPRESSED_MARKS: Final = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
+# Rows of JSONL that are read before the first is translated.
+LOOK_AHEAD_ROWS: Final = 100
 
 
 class LineSource(Source):
@@ -62,6 +66,9 @@ class TextSource(LineSource):
     """A text a line. A "\\r" before the line break is part of the text, as in ``dragoman translate``."""
 
     def open(self) -> None:
+        if self.options.column == "id":
+            raise InputError("a row's number is called 'id'; choose another name for its text with --column")
+        self.check_columns((self.options.column,), "the text")
         self.columns = (self.options.column,)
 
     def content(self, record: bytes) -> bytes:
@@ -74,8 +81,33 @@ class TextSource(LineSource):
 class JsonlSource(LineSource):
     """A JSON object a line; blank lines are no rows. Objects come through byte for byte, with fields at their end."""
 
+    def records(self) -> Iterator[Line]:
+        """As Source.records(). Raises InputError where the first of them show that the options do not fit."""
+        found = super().records()
+        first = list(islice(found, LOOK_AHEAD_ROWS))
+        self._check_first(first)
+        yield from first
+        yield from found
+
     def records_of(self, lines: Iterable[Line], name: str) -> Iterator[Line]:
         return (line for line in lines if isinstance(line, Overlong) or line.strip())
+
+    def _check_first(self, records: Iterable[Line]) -> None:
+        """None has the field of the texts, or one has a name that the job adds: so it will be with all others."""
+        column = self.options.column
+        objects = {
+            number: found
+            for number, record in enumerate(records, start=1)
+            if isinstance(record, bytes) and isinstance(found := _json_of(record), dict)
+        }
+        if objects and not any(column in found for found in objects.values()):
+            names = ", ".join(next(iter(objects.values()))) or "none"
+            raise InputError(f"the first rows have no field {column!r}, but {names}. Choose with --column")
+        for number, found in objects.items():
+            if taken := self.taken_name(found):
+                raise InputError(
+                    f"row {number} has {taken!r} already; put something before the new names with --prefix"
+                )
 
     def row_of(self, number: int, content: bytes, text: str) -> Row:
         try:
@@ -86,10 +118,8 @@ class JsonlSource(LineSource):
             return Row(number, None, "the row is not a JSON object")
         raw, has_id = content.strip(), "id" in found
         column = self.options.column
-        if column not in found and number == 1:
-            names = ", ".join(found) or "none"
-            raise InputError(f"row 1 has no field {column!r}; it has {names}. Choose with --column")
-        self.check_added(found, f"row {number}")
+        if taken := self.taken_name(found):  # without its fields in the output: none may stand there twice
+            return Row(number, None, f"the row has {taken!r}, a name that this job adds; see --prefix")
         if column not in found:
             return Row(number, None, f"the row has no field {column!r}", raw, has_id=has_id)
         value = found[column]
@@ -135,8 +165,6 @@ class DelimitedSource(LineSource):
         if not self.options.has_header:
             fields = [str(number) for number in range(1, len(fields) + 1)]
         columns = tuple(fields)
-        if len(set(columns)) != len(columns):
-            raise InputError(f"{name} has two columns of one name: {', '.join(columns)}")
         self.check_columns(columns, name)
         self.columns = columns
         self._place = columns.index(self.options.column)
@@ -148,7 +176,7 @@ class DelimitedSource(LineSource):
         """The fields of one record. Raises csv.Error where quotes are not closed or stand in odd places."""
         if not self.is_csv:
             return record.split("\t")
-        return next(csv.reader([record], strict=True), [""])
+        return next(csv.reader([record], strict=True), []) or [""]  # a blank line is one empty field
 
     def row_of(self, number: int, content: bytes, text: str) -> Row:
         try:
@@ -160,6 +188,14 @@ class DelimitedSource(LineSource):
             return Row(number, None, f"the row has {len(values)} fields, not {num_columns}")
         has_id = "id" in (self.columns or ())
         return Row(number, values[self._place], raw=content, values=values, has_id=has_id)
+
+
+def _json_of(record: bytes) -> Any:
+    """What a record holds; None where it is not JSON."""
+    try:
+        return json.loads(record)
+    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
+        return None
 
 
 def unfit(value: Any) -> str:
@@ -182,14 +218,28 @@ def without_break(line: bytes) -> bytes:
 
 
 def _without_mark(lines: ByteLines, name: str) -> Iterator[Line]:
-    """Lines without the byte order mark that some programs put at the start of a file. Raises InputError: UTF-16."""
+    """Lines without the byte order mark that some programs put at the start of a file.
+
+    Raises:
+        InputError: they are UTF-16, or compressed.
+    """
     is_first = True
     for line in lines:
         if is_first and isinstance(line, bytes) and line.startswith(UTF_16_MARKS):
             raise InputError(f"{name} is UTF-16; make it UTF-8 first, with iconv -f UTF-16 -t UTF-8")
+        if is_first and isinstance(line, bytes):
+            _refuse_compressed(line, name)
         if is_first and isinstance(line, bytes) and line.startswith(BYTE_ORDER_MARK):
             line = line.removeprefix(BYTE_ORDER_MARK)
             if not line:
                 continue
         yield line
         is_first = False
+
+
+def _refuse_compressed(line: bytes, name: str) -> None:
+    for mark, (compression, suffix) in COMPRESSED_MARKS.items():
+        if line.startswith(mark):
+            raise InputError(
+                f"{name} is compressed with {compression}: let INPUT's name end in {suffix}, or decompress it first"
+            )

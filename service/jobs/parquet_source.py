@@ -77,7 +77,7 @@ class ParquetSource(Source):
             try:
                 for batch in _open(stream, name).iter_batches(BATCH_ROWS):
                     yield from _records_of(batch, place)
-            except (OSError, pa.ArrowInvalid) as error:
+            except (OSError, pa.ArrowException) as error:
                 raise InputError(f"{name} cannot be read: {error}") from error
 
     def row(self, number: int, record: ParquetRecord) -> Row:
@@ -94,7 +94,7 @@ def _open(stream: Any, name: str) -> Any:
     try:
         # Without pre_buffer memory stays within what a batch needs, however large a row group is.
         return parquet().ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{name} is not a Parquet file that can be read: {error}") from error
 
 

@@ -5,7 +5,7 @@ Knows: files, counting, bounds. Does not know: how a record is taken apart (line
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ from service.jobs.input_files import InputFiles
 from service.jobs.rows import Row
 
 ADDED_NAMES: Final = ("id", "translation", "score", "flags")
+ALTERNATIVES: Final = "alternatives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class SourceOptions:
     """Whether the first record of a CSV or TSV file holds the names of its columns."""
     max_row_bytes: int = 16 * 1024 * 1024
     """A longer row is not translated; at least 1. Bounds memory."""
+    has_alternatives: bool = False
+    """Whether the job adds a field with all translations of a row as well (JSONL)."""
 
     def __post_init__(self) -> None:
         if self.max_row_bytes < 1:
@@ -43,6 +46,16 @@ class SourceOptions:
     def added(self) -> tuple[str, ...]:
         """Names of the columns that the job adds: ADDED_NAMES with the prefix, but "id", which is the input's too."""
         return tuple(name if name == "id" else self.prefix + name for name in ADDED_NAMES)
+
+    @property
+    def alternatives(self) -> str:
+        """Name of the field with all translations of a row."""
+        return self.prefix + ALTERNATIVES
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names that the input must not have."""
+        return (*self.added[1:], *([self.alternatives] if self.has_alternatives else []))
 
 
 class Source(ABC):
@@ -100,7 +113,9 @@ class Source(ABC):
         return self.digest.hexdigest() if self.digest else ""
 
     def check_columns(self, columns: tuple[str, ...], where: str) -> None:
-        """Raises InputError where the column of the texts is missing, or one that the job adds is there already."""
+        """Raises InputError where a name is there twice, or not there, or is one that the job adds."""
+        if len(set(columns)) != len(columns):
+            raise InputError(f"{where} has two columns of one name: {', '.join(columns)}")
         if self.columns is not None and columns != self.columns:
             raise InputError(f"{where} has other columns ({', '.join(columns)}) than the file before it")
         if self.options.column not in columns:
@@ -108,13 +123,12 @@ class Source(ABC):
                 f"{where} has no column {self.options.column!r}; it has {', '.join(columns) or 'none'}. "
                 "Choose with --column"
             )
-        self.check_added(columns, where)
+        if taken := self.taken_name(columns):
+            raise InputError(f"{where} has {taken!r} already; put something before the new names with --prefix")
 
-    def check_added(self, names: Any, where: str) -> None:
-        """Raises InputError where the input has one of the names that the job adds."""
-        for name in self.options.added:
-            if name != "id" and name in names:
-                raise InputError(f"{where} has {name!r} already; put something before the new names with --prefix")
+    def taken_name(self, names: Container[str]) -> str:
+        """The first of the names that the job adds which is among the input's ``names``; empty where none is."""
+        return next((name for name in self.options.reserved if name in names), "")
 
 
 def shard_rows(num_rows: int, shard: int, num_shards: int) -> tuple[int, int]:

@@ -59,7 +59,8 @@ class EmbeddedEngine:
         translator: the engine itself.
 
     Raises:
-        BundleError: the bundle cannot be used. ConfigurationError: it is of other languages than asked for.
+        BundleError: the bundle cannot be used. ConfigurationError: it is of other languages than asked for, or gives
+            less than the options ask for.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class EmbeddedEngine:
         info = self.translator.info
         try:
             self._languages = _chosen_languages(info, bundle, source, target)
+            self._check(options)
         except ConfigurationError:
             self.translator.close()
             raise
@@ -83,6 +85,13 @@ class EmbeddedEngine:
         if self.translator.engine.failure is None:
             return None
         return EngineFailure("the engine failed; its log line says why")
+
+    def _check(self, options: DecodeOptions) -> None:
+        """Raises ConfigurationError where the model cannot do what they ask of every text."""
+        try:
+            self.translator.check(options, Priority.BATCH, None)
+        except InvalidRequest as error:
+            raise ConfigurationError(str(error)) from None
 
     def submit(self, text: str, on_answer: OnAnswer) -> None:
         def receive(_: int, answer: TextAnswer) -> None:

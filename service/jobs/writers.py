@@ -9,6 +9,8 @@ import datetime
 import decimal
 import io
 import json
+import math
+import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -69,9 +71,9 @@ class JsonlWriter:
             added = dict(zip(self._source.columns or (), row.values, strict=True)) | added
         added |= {translation: outcome.text, score: outcome.score, flags: list(outcome.flags)}
         if outcome.alternatives:
-            prefix = self._source.options.prefix
-            added[prefix + "alternatives"] = [{"text": text, "score": score} for text, score in outcome.alternatives]
-        fields = json.dumps(added, ensure_ascii=False, default=_plain).encode() + b"\n"
+            several = [{"text": text, "score": score} for text, score in outcome.alternatives]
+            added[self._source.options.alternatives] = several
+        fields = _json(added).encode() + b"\n"
         if row.raw is None or row.values is not None:
             return fields
         opened = row.raw[:-1].rstrip()
@@ -86,8 +88,17 @@ class DelimitedWriter:
         self._is_csv = format is Format.CSV
         # Records of the same form go on from their own bytes.
         self._spliced = source if isinstance(source, DelimitedSource) and source.is_csv == self._is_csv else None
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raises InputError where the output cannot hold a column's name; of standard input none is known at first."""
+        names = () if self._is_csv or self._spliced is not None else self._source.columns or ()
+        for name in names:
+            if why := _unheld_in_tsv(name):
+                raise InputError(f"the name of column {name!r}: {why}")
 
     def header(self) -> bytes:
+        self._check_names()
         if not self._with_header:
             return b""
         columns = list(self._source.columns or ())
@@ -103,8 +114,7 @@ class DelimitedWriter:
         if self._is_csv:
             return ""
         values = () if self._spliced is not None else row.values or ()
-        return next((why for text in (outcome.text, *values) for sign, what in (("\t", "a tab"), ("\n", "a line break"))
-                     if (why := _held(sign, what, "TSV", text))), "")  # fmt: skip
+        return next((why for text in (outcome.text, *values) if (why := _unheld_in_tsv(text))), "")
 
     def _record(self, row: Row, outcome: Outcome) -> bytes:
         has_id = "id" in (self._source.columns or ())
@@ -145,15 +155,37 @@ def checked(writer: Writer, pairs: Pairs) -> list[tuple[Row, Outcome]]:
 
 def _held(sign: str, what: str, form: str, text: Any) -> str:
     if isinstance(text, str) and sign in text:
-        return f"the row holds {what}, which a {form} file cannot hold; write JSONL or CSV"
+        return f"it holds {what}, which a {form} file cannot; write JSONL or CSV"
     return ""
 
 
+def _unheld_in_tsv(text: Any) -> str:
+    return _held("\t", "a tab", "TSV", text) or _held("\n", "a line break", "TSV", text)
+
+
+def _json(fields: dict[str, Any]) -> str:
+    """One line of JSON, which has neither NaN nor infinity: they become null."""
+    try:
+        return json.dumps(fields, ensure_ascii=False, default=_plain, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(fields), ensure_ascii=False, default=_plain)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _plain(value: Any) -> Any:
-    """A value of Parquet as JSON has it: dates in ISO 8601, decimals as text, bytes in base64."""
+    """A value of Parquet as JSON has it: dates and durations in ISO 8601, decimals as text, bytes in base64."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    if isinstance(value, decimal.Decimal):
+    if isinstance(value, datetime.timedelta):
+        return f"PT{value.total_seconds():f}S"
+    if isinstance(value, decimal.Decimal | uuid.UUID):
         return str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()

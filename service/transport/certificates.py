@@ -67,7 +67,9 @@ class ServerCertificates:
         try:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except ssl.SSLError as error:
-            raise ValueError(f"{self._certificate} and {self._key} are no pair of PEM files: {error.reason}") from None
+            raise ValueError(
+                f"{self._certificate} and {self._key} are no pair of PEM files: {error.reason or 'one holds none'}"
+            ) from None
         if self._client_ca:
             try:
                 context.load_verify_locations(self._client_ca)

@@ -26,7 +26,7 @@ class Limits:
     max_stream_texts: int = 64
     """Texts of one stream that were read and whose results were not written yet."""
     max_stream_idle_s: int = 300
-    """Seconds in which no text of a stream was read and no result was written, until it is ended."""
+    """Seconds until a stream ends whose texts are all answered and that sends no other, or that takes no result."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Bytes of one gRPC message; gRPC itself refuses larger ones."""
 

@@ -16,6 +16,7 @@ from service.engine.translator import Translator
 from service.errors import ConfigurationError
 from service.metrics import Metrics
 from service.pb import translation_pb2_grpc as pb_grpc
+from service.transport.addresses import is_busy
 from service.transport.admission import Admission
 from service.transport.certificates import ServerCertificates
 from service.transport.gate import Gate
@@ -100,7 +101,7 @@ class TranslationServer:
             ConfigurationError: the address cannot be bound.
         """
         try:
-            port = self._bind()
+            port = 0 if is_busy(self._options.listen) else self._bind()
         except RuntimeError:
             port = 0
         if not port:

@@ -59,7 +59,7 @@ class TextStream:
                 await self._exchange(submitter, draining, on_answer)
         except TimeoutError:
             limit_s = self._limits.max_stream_idle_s
-            raise DeadlineExceeded(f"no text was sent and no result taken for {limit_s} s; open a new stream") from None
+            raise DeadlineExceeded(f"no text was sent or no result taken for {limit_s} s; open a new stream") from None
 
     async def _exchange(
         self, submitter: Submitter, draining: asyncio.Event, on_answer: Callable[[TextAnswer], None]
@@ -70,7 +70,7 @@ class TextStream:
             task.add_done_callback(lambda _: self._buffer.wake())
         try:
             while self._open or not (reader.done() or drain.done()):
-                for number, answer in await self._buffer.take():
+                for number, answer in await self._answers():
                     on_answer(answer)
                     await self._write(number, answer)
                 if drain.done():
@@ -82,6 +82,16 @@ class TextStream:
                 raise Draining("the server is shutting down; send the texts without a result again, to another server")
         finally:
             await self._leave(reader, drain)
+
+    async def _answers(self) -> list[tuple[int, TextAnswer]]:
+        """Those that have come. A stream that waits for the engine is not idle, however long that takes."""
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.max_stream_idle_s / 2):
+                    return await self._buffer.take()
+            except TimeoutError:
+                if self._open:
+                    self._stir()
 
     async def _read(self, submitter: Submitter) -> None:
         while True:

@@ -193,6 +193,14 @@ def test_a_busy_port_is_exit_code_one(tmp_path: Path, facts: Facts, setting: str
     assert any(address in message for message in facts.found)
 
 
+def test_a_port_that_is_busy_at_one_address_of_a_name_is_busy(tmp_path: Path, facts: Facts):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"localhost:{taken.getsockname()[1]}"
+        app = Application(config(tmp_path, listen=listen), lambda *_: ScriptedTranslator())
+        assert asyncio.run(app.run()) == 1
+    assert any(listen in message for message in facts.found)
+
+
 def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):
     names = iter(["one", "two"])
     (tmp_path / "other").mkdir()

@@ -132,7 +132,9 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
     [
         ([], 2, "COMMAND"),
         (["translate", "a"], 2, "--to"),
-        (["translate", "--to", "fr", "--beam", "17", "a"], 2, r"num_beams (17) must be in [1, 16]"),
+        (["translate", "--to", "fr", "--beam", "17", "a"], 2, "--beam (17) must be in [1, 16]"),
+        (["translate", "--to", "", "a"], 2, "argument --to: it is empty"),
+        (["translate", "--to", "fr", "--target", "h", "a"], 2, "'h' names no port; give HOST:PORT"),
         (["translate", "--to", "fr", "--alternatives", "2", "a"], 2, "--alternatives needs --json"),
         (["translate", "--to", "fr", "--alignment", "a"], 2, "--alignment needs --json"),
         (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),

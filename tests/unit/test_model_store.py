@@ -101,6 +101,25 @@ def test_a_folder_that_cannot_be_read_changes_nothing(folder: Folder) -> None:
     folder.path.rename(folder.path.with_name("elsewhere"))
     change = folder.store.refresh(is_asked=True)
     assert (change.serve, change.retired, change.num_failed) == ([first], [], 1)
+    for _ in range(3):
+        folder.store.refresh(is_asked=False)
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 1, "one failure, told once"
+
+
+def test_the_last_model_stays_until_another_comes(folder: Folder) -> None:
+    [first] = folder.store.load_all()
+    (folder.path / "a").rename(folder.path / ".a")
+    change = folder.store.refresh(is_asked=True)
+    assert (change.serve, change.retired, change.num_failed) == ([first], [], 1), "an empty folder"
+    folder.write("b", "damaged")
+    assert folder.store.refresh(is_asked=True).serve == [first]
+    for _ in range(3):
+        folder.store.refresh(is_asked=False)
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 2
+    folder.write("b", "better en fr")
+    assert folder.store.refresh(is_asked=False).serve == [first], "it may still be being copied"
+    change = folder.store.refresh(is_asked=False)
+    assert (names(change), change.retired) == (["better"], [first])
 
 
 def test_at_start_everything_must_be_right(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_another_model_does_not_go_on_with_the_lines(
     monkeypatch.setattr(
         remote_engine.RemoteEngine,
         "_inspect",
-        lambda _: ({"name": "m", "version": next(versions), "precision": "p"}, 1000),
+        lambda _: ({"name": "m", "version": next(versions), "precision": "p", "languages": "en to fr"}, 1000),
     )
 
     def breaking(*arguments: object, **named: object) -> Iterator[object]:
@@ -161,7 +161,7 @@ def test_another_model_does_not_go_on_with_the_lines(
     assert run("--from", "en", lines=["a"]) == 78
     printed = capsys.readouterr().err
     assert "ended after 0 lines were written" in printed
-    assert "the service now has m version 2 (p); it was begun with m version 1 (p)" in printed
+    assert "the service now has m version 2 (p, en to fr); it was begun with m version 1 (p, en to fr)" in printed
 
 
 @pytest.mark.parametrize("patience", ["0", "-1", "nan", "long"])

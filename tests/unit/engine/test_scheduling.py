@@ -89,7 +89,14 @@ def test_a_full_queue_takes_all_or_nothing() -> None:
     assert error.value.retry_after_s > 0
     line.submit([sentence()])
     with pytest.raises(Overloaded):
-        queue(tokens=9).submit([sentence(10)])
+        line.submit([sentence(10)])
+
+
+def test_what_is_larger_than_the_queue_is_taken_while_nothing_waits() -> None:
+    line = queue(sentences=4, tokens=9)
+    line.submit([sentence(10)] * 6)
+    with pytest.raises(Overloaded, match="6 sentences with 60 tokens"):
+        line.submit([sentence(1)])
 
 
 def test_the_age_of_what_waits_is_told_while_nothing_moves() -> None:

@@ -87,6 +87,22 @@ def test_what_a_form_cannot_hold_is_an_error_of_its_row(batch: Batch):
     assert "line break" in str(errors_of("out.txt")[0]["reason"])
 
 
+def test_what_json_has_not_becomes_what_it_has(batch: Batch):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
+    values = {
+        "text": ["a"],
+        "n": [float("nan")],
+        "list": [[1.0, float("inf")]],
+        "time": pa.array([1_500], pa.duration("ms")),
+        "unique": pa.array([bytes(16)], pa.uuid()),
+    }
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(values), "in.parquet")
+    assert batch("in.parquet", "out.jsonl") == 0
+    found = json.loads(Path("out.jsonl").read_text(), parse_constant=pytest.fail)
+    assert (found["n"], found["list"], found["time"]) == (None, [1.0, None], "PT1.500000S")
+    assert found["unique"] == "00000000-0000-0000-0000-000000000000"
+
+
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_compressed_in_and_out(batch: Batch, ending: str):
     if ending == "zst":
@@ -141,6 +157,52 @@ def test_shards_one_after_the_other_are_the_whole(batch: Batch):
     assert batch("in.txt", "whole.jsonl") == 0
     parts = "".join(Path(f"out-{shard}.jsonl").read_text() for shard in range(4))
     assert parts == Path("whole.jsonl").read_text()
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "tsv"])
+def test_only_the_first_shard_has_the_header(batch: Batch, form: str):
+    separator = "\t" if form == "tsv" else ","
+    lines = [f"{number}{separator}text {number}\n" for number in range(7)]
+    content = f"n{separator}text\n{''.join(lines)}".encode()
+    Path(f"in.{form}").write_bytes(gzip.compress(content) if form.endswith("gz") else content)
+    for shard in range(3):
+        assert batch(f"in.{form}", f"out-{shard}.{form}", "--shard", f"{shard}/3") == 0
+    assert batch(f"in.{form}", f"whole.{form}") == 0
+    parts = b"".join(Path(f"out-{shard}.{form}").read_bytes() for shard in range(3))
+    read = gzip.decompress if form.endswith("gz") else bytes
+    assert read(parts) == read(Path(f"whole.{form}").read_bytes())
+
+
+def test_a_blank_line_of_one_column_is_an_empty_text(batch: Batch):
+    Path("in.csv").write_text("text\none\n\ntwo\n")
+    assert batch("in.csv", "out.jsonl") == 0
+    assert [json.loads(line)["translation"] for line in Path("out.jsonl").read_text().splitlines()] == [
+        "ONE",
+        "",
+        "TWO",
+    ]
+
+
+def test_rows_of_jsonl_that_do_not_fit_fail_alone(batch: Batch):
+    rows = ['{"n": 1}', *['{"text": "a"}'] * 200, '{"text": "b", "score": 7}', '{"text": "c"}']
+    Path("in.jsonl").write_text("\n".join(rows))
+    assert batch("in.jsonl", "out.jsonl") == 1
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["translation"] for row in found] == [None, *["A"] * 200, None, "C"]
+    assert found[201] == {"id": 202, "translation": None, "score": None, "flags": ["error"]}, (
+        "no name stands there twice"
+    )
+    assert [error["row"] for error in errors_of("out.jsonl")] == [1, 202]
+    assert "has 'score', a name that this job adds" in str(errors_of("out.jsonl")[1]["reason"])
+
+
+def test_an_output_that_is_a_link_is_written_where_it_points(batch: Batch):
+    Path("in.txt").write_text("one\n")
+    Path("there").mkdir()
+    Path("out.txt").symlink_to("there/real.txt")
+    assert batch("in.txt", "out.txt") == 0
+    assert Path("out.txt").is_symlink()
+    assert Path("there/real.txt").read_text() == "ONE\n"
 
 
 def test_repeated_texts_are_translated_once(batch: Batch, translator: ScriptedTranslator):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.engine.translator import Translator
+from service.errors import InvalidRequest
 from service.jobs import input_files, job_folder, windows
 from service.jobs.job_folder import JobFolder
 from service.jobs.journal import Checkpoint, Journal
@@ -71,6 +72,50 @@ def test_a_changed_option_is_refused(batch: Batch, stopped: Callable[..., None],
     assert batch("in.txt", "out.txt") == 0
 
 
+def test_a_changed_source_language_is_refused(
+    batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    stopped()
+    assert batch("in.txt", "out.txt", "--from", "en") == 78
+    assert "option --from was , is en" in capsys.readouterr().err
+
+
+def test_options_that_the_model_cannot_honour_end_the_job_at_once(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def check(*_: object) -> None:
+        raise InvalidRequest("options.max_length", "161 is more than the model's 160 tokens")
+
+    monkeypatch.setattr(ScriptedTranslator, "check", check)
+    Path("in.txt").write_text("a\n")
+    assert batch("in.txt", "out.txt", "--max-length", "161") == 78
+    assert "161 is more than the model's 160 tokens" in capsys.readouterr().err
+    assert not Path("out.txt").exists()
+
+
+def test_a_closed_standard_output_is_told(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Path("in.txt").write_text("a\n")
+    monkeypatch.setattr("sys.stdout", None)
+    assert batch("in.txt", "-", "--output-format", "text") == 1
+    assert "standard output is closed" in capsys.readouterr().err
+
+
+def test_parquet_that_cannot_be_read_is_told(batch: Batch, capsys: pytest.CaptureFixture[str]):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
+    pq = pytest.importorskip("pyarrow.parquet")
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, "twice.parquet")
+    assert batch("twice.parquet", "out.parquet") == 1
+    assert "two columns of one name: text, text" in capsys.readouterr().err
+    words = pa.DictionaryArray.from_arrays([0, 1], ["x", "y"])
+    nested = pa.table({"text": ["a", "b"], "list": pa.ListArray.from_arrays([0, 1, 2], words)})
+    pq.write_table(nested, "nested.parquet", row_group_size=1)
+    assert batch("nested.parquet", "out.parquet") in (0, 1)  # as its version of pyarrow can
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_changed_model_is_refused(batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]):
     stopped()
     Path("bundle/manifest.json").write_text("{} ")
@@ -114,8 +159,8 @@ def test_an_output_that_is_there(batch: Batch, capsys: pytest.CaptureFixture[str
         ([".", "out.txt", "--input-format", "text"], 1, "is a folder; name its files"),
         (["in.jsonl", "nowhere/out.jsonl"], 1, "there is no folder nowhere"),
         (["in.jsonl", "in.jsonl", "--if-exists", "replace"], 1, "in.jsonl is one of the files to read"),
-        (["in.jsonl", "out.jsonl", "--column", "body"], 1, "row 1 has no field 'body'; it has text, score"),
-        (["in.jsonl", "out.jsonl"], 1, "row 1 has 'score' already; put something before the new names with --prefix"),
+        (["in.jsonl", "new.jsonl", "--column", "body"], 1, "the first rows have no field 'body', but text, score"),
+        (["in.jsonl", "new.jsonl"], 1, "row 1 has 'score' already; put something before the new names with --prefix"),
         (["in.csv", "out.csv"], 1, "in.csv has no column 'text'; it has a, b. Choose with --column"),
         (["*.csv", "out.csv", "--column", "a"], 1, "other columns (a, c) than the file before it"),
         (["in.dat", "out.txt"], 2, "the name 'in.dat' does not say what is in it"),
@@ -128,6 +173,18 @@ def test_an_output_that_is_there(batch: Batch, capsys: pytest.CaptureFixture[str
         (["cut.txt.gz", "out.txt"], 1, "cut.txt.gz cannot be read: Compressed file ended"),
         (["pipe.txt", "out.txt"], 1, "pipe.txt is no file but a pipe or a device: give its content to standard input"),
         (["utf16.txt", "out.txt"], 1, "utf16.txt is UTF-16; make it UTF-8 first"),
+        (["gzip.txt", "out.txt"], 1, "gzip.txt is compressed with gzip: let INPUT's name end in .gz"),
+        (["tab.csv", "out.tsv"], 1, "the name of column 'a\\tb': it holds a tab"),
+        (["out.jsonl.errors.jsonl", "out.jsonl", "--if-exists", "replace"], 1, "and one that this job writes"),
+        (["good.jsonl", "out.jsonl"], 1, "out.jsonl.errors.jsonl is there already; see --if-exists"),
+        (["good.jsonl", "foreign.jsonl"], 1, "foreign.jsonl.job is in the way: it holds 'precious'"),
+        (["good.jsonl", "new.jsonl", "--alternatives", "2"], 1, "row 1 has 'alternatives' already"),
+        (["good.txt", "new.jsonl", "--column", "id"], 1, "a row's number is called 'id'"),
+        (["good.txt", "new.jsonl", "--column", "flags"], 1, "the text has 'flags' already"),
+        (["good.txt", "new.jsonl", "--no-header"], 2, "--no-header is for CSV and TSV"),
+        (["good.txt", "new.jsonl", "--streams", "2"], 2, "--streams is for --target"),
+        (["good.txt", "new.jsonl", "--actors", "2"], 2, "--actors is for --engine ray"),
+        (["good.txt", "new.jsonl", "--from", ""], 2, "argument --from: it is empty"),
         (["in.jsonl", "/dev/null", "--output-format", "jsonl", "--if-exists", "replace"], 1, "is a pipe or a device"),
     ],
 )
@@ -140,8 +197,17 @@ def test_wrong_use_is_explained(
     Path("bad.txt.gz").write_text("plain\n")
     Path("cut.txt.gz").write_bytes(gzip.compress(b"text\n")[:-3])
     Path("utf16.txt").write_text("text\n", encoding="utf-16")
+    Path("gzip.txt").write_bytes(gzip.compress(b"text\n"))
+    Path("tab.csv").write_text('"a\tb",text\n1,a\n')
+    Path("good.txt").write_text("a\n")
+    Path("good.jsonl").write_text('{"text": "a", "alternatives": 1}\n')
+    Path("out.jsonl.errors.jsonl").write_text('{"text": "a"}\n')
+    Path("foreign.jsonl.job").mkdir()
+    Path("foreign.jsonl.job/precious").touch()
     os.mkfifo("pipe.txt")
     assert batch(*arguments) == code
+    assert Path("out.jsonl.errors.jsonl").exists()
+    assert Path("foreign.jsonl.job/precious").exists()
     assert message in " ".join(capsys.readouterr().err.split())
     assert not Path("out.csv").exists()
     assert not Path("out.txt").exists()

@@ -134,11 +134,14 @@ def test_a_model_that_changes_while_the_job_runs_ends_it(
 ):
     found = iter(
         [
-            ({"name": "m", "version": "1", "precision": "p"}, 1000),
-            ({"name": "m", "version": "2", "precision": "p"}, 1000),
+            ({"name": "m", "version": "1", "precision": "p", "languages": "en to fr"}, 1000),
+            ({"name": "m", "version": "2", "precision": "p", "languages": "en to fr"}, 1000),
         ]
     )
     monkeypatch.setattr(remote_engine.RemoteEngine, "_inspect", lambda _: next(found))
     assert run("--from", "en") == 78
-    assert "the service now has m version 2 (p); it was begun with m version 1 (p)" in capsys.readouterr().err
+    assert (
+        "the service now has m version 2 (p, en to fr); it was begun with m version 1 (p, en to fr)"
+        in capsys.readouterr().err
+    )
     assert not Path("out.jsonl").exists()

@@ -98,6 +98,20 @@ def test_a_stream_that_is_not_used_is_ended():
     with_server(check, Limits(max_stream_idle_s=1))
 
 
+def test_a_stream_that_waits_for_the_engine_is_not_idle():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        call = server.stub.TranslateStream()
+        await call.write(CONFIG)
+        await call.write(item("1", "a"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(reading := asyncio.ensure_future(call.read())), 2.5)
+        server.translator.gate.set()
+        assert (await reading).result.translation.text == "A"
+
+    with_server(check, Limits(max_stream_idle_s=1))
+
+
 def test_a_caller_who_leaves_frees_all_open_texts():
     async def check(server: Running) -> None:
         server.translator.gate.clear()
