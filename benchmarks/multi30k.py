@@ -1,6 +1,6 @@
 """The Multi30k figure of training runs: BLEU on test2016 by PyTorch and by the exported graphs, which must be equal.
 
-    python -m benchmarks.multi30k runs/multi30k-en-de --tune
+    python -m benchmarks.multi30k runs/multi30k-en-de
 
 For each run the last checkpoints are averaged and exported in float32. Every line is one sentence, given to both sides
 as token ids: PyTorch searches by model/reference_decode.py, the graphs by the engine that serves. BLEU is sacreBLEU

@@ -14,7 +14,7 @@ import numpy as np
 from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_at
 from export.graph_runner import GraphRunner
 from model.reference_decode import constrained, search_greedily
-from service.errors import InputError
+from service.errors import InputError, OutputError
 from service.runtime.bundle import Bundle, Language, Manifest
 from service.runtime.piece_tokenizer import tokenizer_of
 
@@ -39,18 +39,20 @@ def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def run_align(arguments: argparse.Namespace) -> int:
-    """Raises BundleError, InputError."""
+    """Raises BundleError, InputError, OutputError."""
     bundle = Bundle.open(arguments.bundle)
     languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
     alignment = align(bundle, arguments.text, arguments.translation, arguments.precision, languages)
-    if arguments.html is not None:
-        arguments.html.write_text(as_html(alignment), encoding="utf-8")
-    if arguments.png is not None:
-        try:
+    try:
+        if arguments.html is not None:
+            arguments.html.write_text(as_html(alignment), encoding="utf-8")
+        if arguments.png is not None:
             draw(alignment, arguments.png)
-        except ModuleNotFoundError:
-            print("dragoman align: --png needs matplotlib: pip install matplotlib", file=sys.stderr)
-            return 1
+    except ModuleNotFoundError:
+        print("dragoman align: --png needs matplotlib: pip install matplotlib", file=sys.stderr)
+        return 1
+    except OSError as error:
+        raise OutputError(f"{error.filename} cannot be written: {error.strerror}") from None
     print(as_json(alignment) if arguments.json else pharaoh(alignment))
     return 0
 
@@ -61,23 +63,27 @@ def as_json(alignment: Alignment) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
-def language_of(languages: Sequence[Language], wanted: str | None, side: str) -> Language:
-    """The one whose code is ``wanted``, or the first; one of no tokens where the model has nothing to choose.
+def language_of(languages: Sequence[Language], only: str, wanted: str | None, side: str) -> Language:
+    """The one that covers ``wanted``, or the first; one of no tokens where the model has nothing to choose.
+
+    Args:
+        only: the model's language where it has one, and ``languages`` is empty.
 
     Raises:
         InputError: there is none of that code.
     """
-    found = [language for language in languages if wanted is None or language.code.lower() == wanted.lower()]
-    if languages and not found:
-        codes = ", ".join(language.code for language in languages)
-        raise InputError(f"{wanted} is none of the model's {side} languages: {codes}")
-    return found[0] if found else Language("")
+    by_code = {language.code: language for language in languages} or {only: Language("")}
+    # "en" covers "en-US".
+    found = [code for code in by_code if wanted is None or f"{wanted}-".lower().startswith(f"{code}-".lower())]
+    if not found:
+        raise InputError(f"{wanted} is none of the model's {side} languages: {', '.join(by_code)}")
+    return by_code[found[0] if wanted is None else max(found, key=len)]
 
 
 def chosen_languages(manifest: Manifest, source: str | None, target: str | None) -> tuple[Language, Language]:
     return (
-        language_of(manifest.source_languages, source, "source"),
-        language_of(manifest.target_languages, target, "target"),
+        language_of(manifest.source_languages, manifest.source_language, source, "source"),
+        language_of(manifest.target_languages, manifest.target_language, target, "target"),
     )
 
 

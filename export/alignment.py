@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ def words_at(text: str, spans: Sequence[Span]) -> Words:
     A token that stands for nothing visible is of the word it stands at or in, or of the one before.
     """
     matches = list(re.finditer(r"\S+", text))
+    if not matches:  # of spaces as Unicode has them, which a vocabulary may take for characters
+        return Words((text,), [0] * len(spans))
     starts = [match.start() for match in matches]
     return Words(tuple(m.group() for m in matches), [max(0, bisect_right(starts, start) - 1) for start, _ in spans])
 
@@ -101,7 +103,7 @@ th[scope=col] span {{ writing-mode: vertical-rl; transform: rotate(180deg) }}
 
 
 def draw(alignment: Alignment, path: Path) -> None:
-    """The heat map as a picture, PNG or what else the file's suffix says.
+    """The heat map as a PNG picture.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -111,9 +113,11 @@ def draw(alignment: Alignment, path: Path) -> None:
     figure = Figure(figsize=(2 + 0.5 * len(alignment.source), 1.5 + 0.4 * len(alignment.target)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(alignment.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(alignment.source)), alignment.source, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(alignment.target)), alignment.target)
+    plain: dict[str, Any] = {"parse_math": False}  # a dollar sign is one
+    turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(alignment.source)), alignment.source, **plain, **turned)
+    axes.set_yticks(range(len(alignment.target)), alignment.target, **plain)
     axes.set_xlabel("source")
     axes.set_ylabel("translation")
     figure.colorbar(image, label="share of attention")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")

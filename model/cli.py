@@ -21,6 +21,7 @@ else:
     Subparsers = Any
 
 EXIT_DONE, EXIT_FAILED, EXIT_CONFIGURATION, EXIT_INTERRUPTED = 0, 1, 78, 130
+SIGNALLED = 128
 
 
 def add_train_command(subparsers: Subparsers) -> None:
@@ -28,7 +29,8 @@ def add_train_command(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a model as a TOML file describes it; the same command goes on where it was stopped",
-        description="Trains a Transformer. Ctrl-C finishes the step and saves; the same command goes on from there.",
+        description="Trains a Transformer. Ctrl-C and SIGTERM finish the step, save, and exit with 130 and 143; the "
+        "same command goes on from there.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run: corpora, model, optimizer")
     parser.add_argument("--folder", help="where checkpoints and logs go, instead of the file's run.folder")
@@ -74,6 +76,8 @@ def train(options: argparse.Namespace) -> int:
         trainer = Trainer(config)
         trainer.train()
         trainer.processes.close()
+        if trainer.is_stopped:
+            return SIGNALLED + trainer.signal if trainer.signal else EXIT_INTERRUPTED
     except (TrainingConfigError, CorpusError, CheckpointError) as error:
         print(f"dragoman train: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -108,5 +112,8 @@ def average(options: argparse.Namespace) -> int:
     except checkpoint.CheckpointError as error:
         print(f"dragoman average: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
+    except OSError as error:
+        print(f"dragoman average: {options.out} cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
     print(f"{options.out}: mean of {', '.join(folder.name for folder in folders)}")
     return EXIT_DONE

@@ -4,9 +4,11 @@ Knows: every option, its default and its range. Does not know: files (model/reci
 does to a tensor.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 
+from model.scripts import known_scripts
 from model.sections import require
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -117,7 +119,10 @@ class CorpusConfig:
         require(self.max_tokens >= 1, f"{where}: max_tokens ({self.max_tokens}) must be >= 1")
         require(self.max_length_ratio >= 1, f"{where}: max_length_ratio ({self.max_length_ratio}) must be >= 1")
         require(self.max_pairs is None or self.max_pairs >= 1, f"{where}: max_pairs ({self.max_pairs}) must be >= 1")
-        require(self.weight > 0, f"{where}: weight ({self.weight}) must be > 0")
+        require(0 < self.weight < math.inf, f"{where}: weight ({self.weight}) must be > 0 and finite")
+        for key in ("source_script", "target_script"):
+            for script in (getattr(self, key) or "").lower().split():
+                require(script in known_scripts(), f"{where}: {key}: {script!r} is no script that a letter's name has")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,7 @@ class RunConfig:
     """Length, pace and place of a training run."""
 
     folder: str
-    """Where checkpoints, logs and the prepared corpus go."""
+    """Where checkpoints, logs and the prepared corpus go; seen from where the command is given."""
     source_language: str
     """BCP-47 code of the source language."""
     target_language: str
@@ -230,7 +235,8 @@ class RunConfig:
     patience: int = 0
     """Stop after so many validations without a better loss; 0: never."""
     initial_checkpoint: str | None = None
-    """Checkpoint whose weights and vocabulary the run begins with: fine-tuning. Unset: random weights."""
+    """Checkpoint whose weights and vocabulary (not that of [vocabulary]) the run begins with, a file name like
+    folder's: fine-tuning. Unset: random weights."""
     max_loss: float = 0.0
     """A step whose mean loss is above this stops the run; 0: twice the loss of a blind guess, 2 ln V."""
     compile: bool = False
@@ -243,6 +249,7 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"run.{name} ({getattr(self, name)}) must be >= 1")
         for name in ("seed", "patience", "sample_sentences"):
             require(getattr(self, name) >= 0, f"run.{name} ({getattr(self, name)}) must be >= 0")
+        require(self.seed < 1 << 63, f"run.seed ({self.seed}) must be below 2 ** 63")
         require(self.checkpoint_every_s > 0, f"run.checkpoint_every_s ({self.checkpoint_every_s}) must be > 0")
         for name in ("source_language", "target_language"):
             code = getattr(self, name)
@@ -277,6 +284,12 @@ class TrainingConfig:
                     f"corpus {corpus.name!r}: max_tokens ({corpus.max_tokens}) and an end token must fit "
                     f"model.max_positions ({self.model.max_positions})",
                 )
+        sources = self.model.source_vocab_size or self.model.vocab_size
+        require(
+            sources == self.model.vocab_size,
+            f"model.source_vocab_size ({sources}) must be vocab_size ({self.model.vocab_size}): both languages share "
+            "one vocabulary while training",
+        )
         if self.vocabulary.model is None:
             require(
                 self.model.vocab_size == self.vocabulary.size,

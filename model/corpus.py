@@ -9,16 +9,15 @@ import gzip
 import hashlib
 import lzma
 import random
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
 from model.config import CorpusConfig
+from model.scripts import is_in_script
 from model.seen_pairs import SeenPairs
 from service.runtime.tokenizer import Tokenizer
 
@@ -128,19 +127,6 @@ def unfit(source: str, target: str, num_source: int, num_target: int, config: Co
         if scripts is not None and not is_in_script(text, scripts):
             return "wrong_script"
     return None
-
-
-@lru_cache(maxsize=65_536)
-def script_of(character: str) -> str:
-    """The script of a letter, as its Unicode name begins: latin, cyrillic, greek, cjk, hiragana, arabic ..."""
-    return unicodedata.name(character, "unknown").partition(" ")[0].lower()
-
-
-def is_in_script(text: str, scripts: str) -> bool:
-    """Whether at least half of the letters of ``text`` are of ``scripts``, names with spaces between."""
-    letters = [character for character in text if character.isalpha()]
-    wanted = scripts.split()
-    return 2 * sum(script_of(letter) in wanted for letter in letters) >= len(letters)
 
 
 def pair_key(source: str, target: str) -> int:

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.checkpoint import load_model
 from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
-from model.corpus import corpus_files, fit_pairs, read_pairs, reservoir
+from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs, reservoir
 from model.data import PAIRS_PER_CHUNK
+from model.run_folder import fitting, refuse_other_model
 from model.sections import TrainingConfigError
 from model.token_store import TokenStore, fingerprint, read_report
-from model.vocabulary import learn
+from model.vocabulary import learn, learn_vocabulary
 from service.runtime.tokenizer import VOCABULARY, Tokenizer
 
 VOCABULARY_PAIRS = 20_000
@@ -42,18 +44,16 @@ class CorpusLengths:
 
     Attributes:
         lengths: (n, 2) tokens of source and target, end tokens not counted, of the fit pairs of a sample.
-        num_fit: fit pairs of the whole corpus; an estimate where they are more than n. A sample hides duplicates.
+        num_fit: fit pairs of the whole corpus; an estimate where not all were seen. A sample hides duplicates.
+        is_whole: the lengths are those of all pairs that the run will have.
     """
 
     lengths: NDArray[np.int32]
     num_fit: int
+    is_whole: bool
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    @property
-    def is_whole(self) -> bool:
-        return len(self.lengths) == self.num_fit
 
 
 def read_text(corpus: CorpusConfig, seed: int) -> CorpusText:
@@ -63,13 +63,22 @@ def read_text(corpus: CorpusConfig, seed: int) -> CorpusText:
 
 
 def own_vocabulary(config: TrainingConfig) -> Tokenizer | None:
-    """The vocabulary that the run has already, is told to use, or gets with its initial weights."""
-    run = config.run
-    places = [Path(run.folder) / VOCABULARY]
-    places += [Path(config.vocabulary.model)] if config.vocabulary.model else []
-    places += [Path(run.initial_checkpoint) / VOCABULARY] if run.initial_checkpoint else []
-    found = next((path for path in places if path.is_file()), None)
-    return Tokenizer.from_file(found) if found else None
+    """The vocabulary that the run has already, gets with its initial weights, or is told to use.
+
+    Raises:
+        CheckpointError, TrainingConfigError: there is none, or it has another size than the model's.
+    """
+    run, path = config.run, Path(config.run.folder) / VOCABULARY
+    if path.is_file():
+        return fitting(Tokenizer.from_file(path), path, config.model)
+    if run.initial_checkpoint is not None:
+        folder = Path(run.initial_checkpoint)
+        refuse_other_model(folder, config.model, "copy its [model] table")
+        return fitting(load_model(folder)[1], folder / VOCABULARY, config.model)
+    if config.vocabulary.model is not None:
+        found = learn_vocabulary(config.train, config.vocabulary, run.seed)
+        return fitting(found, Path(config.vocabulary.model), config.model)
+    return None
 
 
 def learn_from(texts: Sequence[CorpusText], config: VocabularyConfig) -> Tokenizer:
@@ -101,7 +110,9 @@ def measure_lengths(corpus: CorpusConfig, text: CorpusText, tokenizer: Tokenizer
     share = len(lengths) / max(1, counts["read"])
     num_fit = len(lengths) if text.is_whole else round(share * text.num_pairs)
     chosen = np.asarray(lengths[: corpus.max_pairs], np.int32).reshape(-1, 2)
-    return CorpusLengths(chosen, min(num_fit, corpus.max_pairs or num_fit))
+    if not len(chosen):
+        raise CorpusError(f"corpus {corpus.name!r}: no pair is fit for training: {dict(counts)}")
+    return CorpusLengths(chosen, min(num_fit, corpus.max_pairs or num_fit), text.is_whole)
 
 
 def prepared_lengths(corpus: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> CorpusLengths | None:
@@ -109,4 +120,4 @@ def prepared_lengths(corpus: CorpusConfig, tokenizer: Tokenizer, folder: Path) -
     if read_report(folder, fingerprint(corpus, tokenizer)) is None:
         return None
     lengths = TokenStore(folder).lengths
-    return CorpusLengths(lengths, len(lengths))
+    return CorpusLengths(lengths, len(lengths), is_whole=True)

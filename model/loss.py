@@ -6,6 +6,7 @@ The logits of a batch are its largest array by far (tokens x V). Here they are m
 time, and the gradient is formed in the forward pass while the block is still in cache.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -87,3 +88,11 @@ def smoothed_cross_entropy(
         flat, weight, bias, labels.flatten()[real], smoothing
     )
     return Loss(smoothed, plain, len(real))
+
+
+def perplexity(mean_loss: float) -> float:
+    """e to the mean loss; infinite where that is more than a float holds."""
+    try:
+        return math.exp(mean_loss)
+    except OverflowError:
+        return math.inf

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from model.config import OptimizerConfig
+from model.sections import TrainingConfigError
 
 
 class Optimizers:
@@ -54,5 +55,18 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Takes the moments; rates, decays and the like stay those of the configuration.
+
+        Raises:
+            TrainingConfigError: they are another optimizer's.
+        """
+        if len(states) != len(self.parts):
+            names = {1: "adam", 2: "muon"}
+            raise TrainingConfigError(
+                f"optimizer.name was {names[len(states)]}, is {names[len(self.parts)]}; give the run another folder"
+            )
         for part, state in zip(self.parts, states, strict=True):
+            own = [{name: value for name, value in group.items() if name != "params"} for group in part.param_groups]
             part.load_state_dict(state)
+            for group, options in zip(part.param_groups, own, strict=True):
+                group.update(options)

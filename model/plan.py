@@ -22,6 +22,7 @@ from model.data import Batch, BatchStream, SpecialTokens, make_batch
 from model.machine import choose_device, keep_few_kernels, keep_freed_memory
 from model.objective import Objective
 from model.optimizer import Optimizers
+from model.run_folder import RunFolder
 from model.token_store import TokenStore
 from model.transformer import Transformer
 
@@ -35,8 +36,10 @@ def plan(config: TrainingConfig) -> Iterator[str]:
     """What the run would do, a line a fact.
 
     Raises:
-        CorpusError: a corpus cannot be read. TrainingConfigError: the text is too little for the vocabulary.
+        CorpusError: a corpus cannot be read, or none of its pairs is fit. CheckpointError, TrainingConfigError: the run
+            would be refused, or the text is too little for the vocabulary.
     """
+    RunFolder(Path(config.run.folder)).check()
     model, run, optimizer = config.model, config.run, config.optimizer
     network = Transformer(model)
     num_parameters = sum(p.numel() for p in network.parameters())
@@ -52,13 +55,15 @@ def plan(config: TrainingConfig) -> Iterator[str]:
     texts = [read_text(corpus, run.seed) for corpus in config.train]
     for corpus, text in zip(config.train, texts, strict=True):
         yield f"train       {corpus.name}: {text.num_pairs:,} pairs before cleaning, weight {corpus.weight:g}"
-    for corpus in config.validation:
-        held_out = read_text(corpus, run.seed)
-        yield f"validation  {corpus.name}: {held_out.num_pairs:,} pairs before cleaning"
+    held_out = [read_text(corpus, run.seed) for corpus in config.validation]
+    for corpus, text in zip(config.validation, held_out, strict=True):
+        yield f"validation  {corpus.name}: {text.num_pairs:,} pairs before cleaning"
     tokenizer = own_vocabulary(config)
     if tokenizer is None:
         tokenizer = learn_from(texts, config.vocabulary)
         yield f"vocabulary  none yet: lengths are counted with {tokenizer.vocab_size:,} pieces learned from samples"
+    for corpus, text in zip(config.validation, held_out, strict=True):
+        measure_lengths(corpus, text, tokenizer)
     stores = [
         prepared_lengths(corpus, tokenizer, Path(run.folder) / "data" / f"train-{corpus.name}")
         or measure_lengths(corpus, text, tokenizer)

@@ -6,6 +6,7 @@ Knows: its tables, and how file names in it are meant. Does not know: what an op
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from model.config import CorpusConfig, ModelConfig, OptimizerConfig, RunConfig, 
 from model.sections import TrainingConfigError, read_section, require
 
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+# Of corpora and vocabulary, relative to the TOML file; of the run, relative to where the command is given.
 PATH_KEYS = ("tsv", "source", "target", "model")
+RUN_PATH_KEYS = ("folder", "initial_checkpoint")
 
 
-def resolve_paths(values: Any, base: Path, where: str) -> Any:
-    """File names in a table are relative to the TOML file; ``~`` and ``$VARIABLES`` are expanded.
+def resolve_paths(values: Any, base: Path, where: str, keys: Sequence[str] = PATH_KEYS) -> Any:
+    """File names in a table are relative to ``base``; ``~`` and ``$VARIABLES`` are expanded.
 
     Raises:
         TrainingConfigError: a variable is not set.
@@ -25,9 +28,9 @@ def resolve_paths(values: Any, base: Path, where: str) -> Any:
     if not isinstance(values, dict):
         return values  # read_section says what is wrong
     resolved = dict(values)
-    for key in PATH_KEYS:
+    for key in keys:
         name = values.get(key)
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name:
             continue
         unset = [a or b for a, b in VARIABLE.findall(name) if (a or b) not in os.environ]
         if unset:
@@ -73,7 +76,7 @@ def read_training_config(path: Path) -> TrainingConfig:
     if isinstance(model, dict):
         model = {"vocab_size": vocabulary.size} | model
     return TrainingConfig(
-        run=read_section(RunConfig, tables.get("run", {}), "run"),
+        run=read_section(RunConfig, resolve_paths(tables.get("run", {}), Path(), "run", RUN_PATH_KEYS), "run"),
         model=read_section(ModelConfig, model, "model"),
         vocabulary=vocabulary,
         optimizer=read_section(OptimizerConfig, tables.get("optimizer", {}), "optimizer"),

@@ -8,10 +8,13 @@ Knows: what each piece was merged from. Does not know: text, batches. Words are 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+
+from model.sections import TrainingConfigError
 
 WHOLE = -1
 
@@ -48,6 +51,14 @@ def merge_table(processor: SentencePieceProcessor) -> NDArray[np.int64]:
     return table
 
 
+def is_bpe(processor: SentencePieceProcessor) -> bool:
+    """Whether its pieces were made by merging: of others, what a piece was merged from has no meaning."""
+    model: Any = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]
+        processor.serialized_model_proto()
+    )
+    return bool(model.trainer_spec.model_type == model.trainer_spec.BPE)
+
+
 class SubwordDropout:
     """Undoes merges at random.
 
@@ -55,9 +66,14 @@ class SubwordDropout:
         processor: a BPE vocabulary.
         probability: of each piece to fall apart, and of its parts.
         max_tokens: a sequence that would become longer stays as it is.
+
+    Raises:
+        TrainingConfigError: the vocabulary is not BPE.
     """
 
     def __init__(self, processor: SentencePieceProcessor, probability: float, max_tokens: int) -> None:
+        if not is_bpe(processor):
+            raise TrainingConfigError("vocabulary.dropout needs a BPE vocabulary; that of this run is none")
         self.halves = merge_table(processor)
         self.probability, self.max_tokens = probability, max_tokens
 

@@ -10,7 +10,6 @@ on how many processes share a step.
 import dataclasses
 import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -34,14 +33,12 @@ from model.objective import Objective, compile_layers
 from model.optimizer import Optimizers
 from model.processes import Processes
 from model.progress import Progress
+from model.run_folder import RunFolder, refuse_other_languages, refuse_other_model, write_whole
 from model.schedule import learning_rate
-from model.sections import TrainingConfigError
 from model.subword_dropout import SubwordDropout
 from model.token_store import TokenStore, prepare
 from model.transformer import Transformer
 from model.validation import Validation
-from model.vocabulary import learn_vocabulary
-from service.runtime.tokenizer import Tokenizer
 
 
 class TrainingError(RuntimeError):
@@ -62,18 +59,14 @@ class Trainer:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.processes = Processes()
-        self.folder = Path(config.run.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = RunFolder(Path(config.run.folder))
+        if self.processes.is_first:
+            self.folder.take()
         self.device = choose_device(config.run.device, self.processes.local_rank)
         if self.device.type == "cpu":
             keep_freed_memory()
             keep_few_kernels()
-        self.tokenizer = self.processes.first_then_others(self.vocabulary)
-        if self.tokenizer.vocab_size != config.model.vocab_size:
-            raise TrainingConfigError(
-                f"{self.folder / 'vocabulary.spm'} has {self.tokenizer.vocab_size} pieces, "
-                f"model.vocab_size is {config.model.vocab_size}"
-            )
+        self.tokenizer = self.processes.first_then_others(lambda: self.folder.vocabulary(config))
         special = SpecialTokens(self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end)
         stores = self.processes.first_then_others(lambda: [self.store(corpus, "train") for corpus in config.train])
         held_out = self.processes.first_then_others(
@@ -87,7 +80,8 @@ class Trainer:
         self.objective = Objective(self.model, config.run.precision, smoothing, special.pad)
         self.optimizers = Optimizers(self.model, config.optimizer)
         self.step, self.target_tokens, self.best_loss, self.bad_validations = 0, 0, math.inf, 0
-        self.stop_requested = False
+        # The signal that asked this process to stop, and what all processes saw of any at their last step.
+        self.signal, self.agreed_to_stop = 0, False
         self.resume()
         if config.run.compile:
             compile_layers(self.model)
@@ -101,30 +95,20 @@ class Trainer:
         dropout = SubwordDropout(self.tokenizer.processor, probability, longest) if probability else None
         return BatchStream(stores, weights, special, run.batch_tokens, run.seed, process, count, dropout)
 
-    def vocabulary(self) -> Tokenizer:
-        """The run's vocabulary, learned (or taken from the initial checkpoint) once and kept in the run's folder."""
-        path = self.folder / "vocabulary.spm"
-        if not path.exists():
-            first = self.config.run.initial_checkpoint
-            tokenizer = (
-                checkpoint.load_model(Path(first))[1]
-                if first is not None
-                else learn_vocabulary(self.config.train, self.config.vocabulary, self.config.run.seed)
-            )
-            path.with_suffix(".partial").write_bytes(tokenizer.model)
-            path.with_suffix(".partial").rename(path)
-        return Tokenizer.from_file(path)
-
     def store(self, corpus: CorpusConfig, part: str) -> TokenStore:
-        return prepare(corpus, self.tokenizer, self.folder / "data" / f"{part}-{corpus.name}")
+        return prepare(corpus, self.tokenizer, self.folder.path / "data" / f"{part}-{corpus.name}")
 
     def description(self) -> checkpoint.Description:
         run, corpora = self.config.run, tuple(corpus.name for corpus in self.config.train)
         return checkpoint.Description(self.config.model, run.source_language, run.target_language, self.step, corpora)
 
     def save(self, folder: Path) -> None:
+        """Raises TrainingError where a weight is no number: the checkpoints before this one stay the newest."""
         if not self.processes.is_first:
             return
+        weights = self.model.state_dict()
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise TrainingError(f"step {self.step}: weights are not finite; nothing was saved. Lower the learning rate")
         state: dict[str, Any] = {
             "optimizers": self.optimizers.state_dict(),
             "stream": self.stream.position(),
@@ -133,19 +117,16 @@ class Trainer:
             "best_loss": self.best_loss,
             "bad_validations": self.bad_validations,
         }
-        checkpoint.save(folder, self.model.state_dict(), self.tokenizer, self.description(), state)
+        checkpoint.save(folder, weights, self.tokenizer, self.description(), state)
 
     def resume(self) -> None:
         """Goes on from the newest checkpoint of the run's folder; where there is none, from the initial checkpoint."""
-        if self.processes.is_first:
-            checkpoint.recover(self.folder / "latest")
-        self.processes.sums()
-        found = [*checkpoint.steps(self.folder), *self.folder.glob("latest")]
-        if not found:
+        newest = self.folder.newest()
+        if newest is None:
             self.take_initial_weights()
             return
-        newest = max(found, key=lambda folder: checkpoint.read_description(folder).step)
-        self.refuse_other_model(newest, "give the run another folder")
+        refuse_other_model(newest, self.config.model)
+        refuse_other_languages(newest, self.config.run)
         state = checkpoint.load_training(newest)
         self.model.load_state_dict(checkpoint.load_weights(newest))
         self.optimizers.load_state_dict(state["optimizers"])
@@ -158,19 +139,9 @@ class Trainer:
         if self.config.run.initial_checkpoint is None:
             return
         folder = Path(self.config.run.initial_checkpoint)
-        self.refuse_other_model(folder, "copy its [model] table")
+        refuse_other_model(folder, self.config.model, "copy its [model] table")
         self.model.load_state_dict(checkpoint.load_weights(folder))
         self.say(f"weights and vocabulary taken from {folder}")
-
-    def refuse_other_model(self, folder: Path, advice: str) -> None:
-        there, here = checkpoint.read_description(folder).model, self.config.model
-        other = [
-            f"{field.name} ({getattr(there, field.name)}, now {getattr(here, field.name)})"
-            for field in dataclasses.fields(here)
-            if field.name != "dropout" and getattr(there, field.name) != getattr(here, field.name)
-        ]
-        if other:
-            raise TrainingConfigError(f"{folder} was trained with another model: {', '.join(other)}; {advice}")
 
     def say(self, text: str) -> None:
         if self.processes.is_first:
@@ -210,8 +181,8 @@ class Trainer:
                 # DistributedDataParallel takes the mean over the processes; the sum is wanted.
                 (loss.smoothed * (self.processes.count / num_tokens)).backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.smoothed.detach()))
-        total, stop = self.processes.sums(sum(losses), float(self.stop_requested))
-        self.stop_requested = stop > 0
+        total, num_signals = self.processes.sums(sum(losses), float(self.signal))
+        self.agreed_to_stop = num_signals > 0
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.max_gradient_norm or math.inf))
         self.refuse_explosion(total / num_tokens, norm, batches, losses)
         rate = learning_rate(self.step, options, self.config.run.max_steps, self.config.model.model_width)
@@ -219,8 +190,18 @@ class Trainer:
         self.target_tokens += int(num_tokens)
         return total / num_tokens, norm, rate
 
+    @property
+    def is_stopped(self) -> bool:
+        """One process stops at once, several at the step at which all have heard of it."""
+        return self.agreed_to_stop or (self.signal > 0 and self.processes.count == 1)
+
+    @property
+    def max_loss(self) -> float:
+        """A mean loss above it has exploded."""
+        return self.config.run.max_loss or 2 * math.log(self.config.model.vocab_size)
+
     def refuse_explosion(self, mean: float, norm: float, batches: list[Batch], losses: list[float]) -> None:
-        limit = self.config.run.max_loss or 2 * math.log(self.config.model.vocab_size)
+        limit = self.max_loss
         if math.isfinite(norm) and mean <= limit:
             return
         means = {batch.name: loss / batch.num_target_tokens for batch, loss in zip(batches, losses, strict=True)}
@@ -237,49 +218,61 @@ class Trainer:
         return self.processes.from_first(loss)
 
     def train(self) -> None:
-        """Runs to max_steps, to the end of patience, or to SIGINT or SIGTERM; each leaves a checkpoint."""
+        """Runs to max_steps, to the end of patience, or to SIGINT or SIGTERM; each leaves a checkpoint.
+
+        Raises:
+            TrainingError: the loss has exploded or is no number; the last checkpoint is one from before that.
+        """
         previous = {number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         writer = None
         if self.processes.is_first:
-            (self.folder / "resolved.json").write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
-            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
+            resolved = json.dumps(dataclasses.asdict(self.config), indent=2) + "\n"
+            write_whole(self.folder.path / "resolved.json", resolved.encode())
+            writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.step + 1)
         try:
             with Progress(self.config.run, writer, self.step, self.target_tokens) as progress:
                 self.loop(progress, writer)
+            if self.is_stopped:
+                self.save(self.folder.latest)
+                self.say(f"stopped at step {self.step:,}; the same command goes on from here")
         finally:
+            self.folder.release()
             for number, handler in previous.items():
                 signal.signal(number, handler)
             if writer is not None:
                 writer.close()
-        if self.stop_requested:
-            self.save(self.folder / "latest")
-            self.say(f"stopped at step {self.step:,}; the same command goes on from here")
 
     def loop(self, progress: Progress, writer: SummaryWriter | None) -> None:
         run, batches, saved_at = self.config.run, iter(self.stream), time.monotonic()
         self.objective.train()
-        while self.step < run.max_steps and not self.stop_requested and not self.is_out_of_patience():
+        while self.step < run.max_steps and not self.is_stopped and not self.is_out_of_patience():
             loss, norm, rate = self.update(list(islice(batches, run.accumulate)))
             progress.add(self.step, self.target_tokens, loss, norm, rate)
-            if self.step % run.validate_every == 0 or self.step == run.max_steps:
-                self.judge(self.validate(writer))
-                saved_at = time.monotonic()
-            elif time.monotonic() - saved_at > run.checkpoint_every_s:
-                self.save(self.folder / "latest")
+            is_due = self.step % run.validate_every == 0 or self.step == run.max_steps
+            if is_due or time.monotonic() - saved_at > run.checkpoint_every_s:
+                with progress.paused():
+                    if is_due:
+                        self.judge(self.validate(writer))
+                    else:
+                        self.save(self.folder.latest)
                 saved_at = time.monotonic()
 
     def judge(self, loss: float) -> None:
-        """Saves a validated checkpoint, and as best if it is."""
+        """Saves a validated checkpoint, and as best if it is.
+
+        As best first: a run that is killed before the other comes to this step once more.
+        """
+        if not loss <= self.max_loss:
+            raise TrainingError(f"step {self.step}: the validation loss is {loss}; nothing was saved")
         better = loss < self.best_loss
         self.best_loss = min(loss, self.best_loss)
         self.bad_validations = 0 if better else self.bad_validations + 1
-        self.save(self.folder / f"step-{self.step:08d}")
-        if not self.processes.is_first:
-            return
-        if better:
-            checkpoint.save(self.folder / "best", self.model.state_dict(), self.tokenizer, self.description(), None)
-        for old in checkpoint.steps(self.folder)[: -self.config.run.keep_checkpoints]:
-            shutil.rmtree(old)
+        if better and self.processes.is_first:
+            weights = self.model.state_dict()
+            checkpoint.save(self.folder.best, weights, self.tokenizer, self.description(), None)
+        self.save(self.folder.step(self.step))
+        if self.processes.is_first:
+            self.folder.keep(self.config.run.keep_checkpoints)
 
     def is_out_of_patience(self) -> bool:
         patience = self.config.run.patience
@@ -289,7 +282,7 @@ class Trainer:
         return True
 
     def request_stop(self, number: int, _frame: FrameType | None) -> None:
-        if self.stop_requested:
+        if self.signal:
             raise KeyboardInterrupt  # asked twice: at once, without saving
-        self.say(f"{signal.Signals(number).name}: finishing step {self.step + 1:,} and saving; again: stop now")
-        self.stop_requested = True
+        self.say(f"{signal.Signals(number).name}: finishing a step and saving; again: stop now")
+        self.signal = number

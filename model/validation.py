@@ -3,7 +3,6 @@
 Knows: validation corpora. Does not know: when it is asked, what is done with the answer.
 """
 
-import math
 from collections.abc import Mapping
 
 import sacrebleu
@@ -12,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.config import RunConfig
 from model.data import SpecialTokens, validation_batches
+from model.loss import perplexity
 from model.objective import Objective, autocast
 from model.reference_decode import batch_greedy
 from model.token_store import TokenStore
@@ -44,11 +44,11 @@ class Validation:
             bleu = self.show_translations(objective, store)
             print(
                 f"step {step:,} validation {name}: loss {loss / count:.4f} "
-                f"perplexity {math.exp(loss / count):.2f} BLEU {bleu:.2f}",
+                f"perplexity {perplexity(loss / count):.2f} BLEU {bleu:.2f}",
                 flush=True,
             )
             writer.add_scalar(f"validation/loss_{name}", loss / count, step)
-            writer.add_scalar(f"validation/perplexity_{name}", math.exp(loss / count), step)
+            writer.add_scalar(f"validation/perplexity_{name}", perplexity(loss / count), step)
             writer.add_scalar(f"validation/bleu_{name}", bleu, step)
             total, tokens = total + loss, tokens + count
         objective.train()

@@ -1,12 +1,15 @@
 """`dragoman evaluate`: BLEU and chrF of what is served. Knows: sacreBLEU. Does not know: how a line is translated."""
 
 import argparse
+import bz2
 import gzip
 import json
+import lzma
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from service.commands.exit_codes import DONE
 from service.commands.translate import (
@@ -17,7 +20,7 @@ from service.commands.translate import (
     read_decode_options,
     read_lines,
 )
-from service.errors import DragomanError, InputError
+from service.errors import DragomanError, InputError, OutputError
 
 
 def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,9 +32,15 @@ def add_evaluate_command(subparsers: "argparse._SubParsersAction[argparse.Argume
         "(Popovic 2015), with their signatures.",
     )
     parser.add_argument(
-        "--source", type=Path, required=True, metavar="FILE", help="text to translate, a sentence a line; may be .gz"
+        "--source",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="text to translate, a sentence a line; may be .gz, .bz2 or .xz",
     )
-    parser.add_argument("--reference", type=Path, required=True, metavar="FILE", help="its translation, line for line")
+    parser.add_argument(
+        "--reference", type=Path, required=True, action="append", metavar="FILE", help="its translation, line for line"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the translations")
     parser.add_argument(
         "--from", type=language_code, dest="source_language", metavar="CODE", help="language of the text (for --target)"
@@ -51,13 +60,18 @@ def evaluate(options: argparse.Namespace) -> int:
     """
     from model.evaluate import score  # the extra `train`
 
-    sources, references = _read(options.source), _read(options.reference)
+    if len(options.reference) > 1:
+        options.parser.error("--reference: one file; several references a line are not scored")
+    [reference] = options.reference
+    sources, references = _read(options.source), _read(reference)
     if len(sources) != len(references) or not sources:
         raise InputError(
-            f"{options.source} has {len(sources)} lines and {options.reference} {len(references)}; "
+            f"{options.source} has {len(sources)} lines and {reference} {len(references)}; "
             "they must have the same number, at least 1"
         )
     decode_options = read_decode_options(options)
+    if options.output:
+        _write(options.output, [])  # told now if it cannot be
     with open_lines(options, options.source_language, options.to) as lines:
         started = time.monotonic()
         hypotheses, num_tokens = [], 0
@@ -68,7 +82,7 @@ def evaluate(options: argparse.Namespace) -> int:
             num_tokens += answer.num_target_tokens
         duration_s = time.monotonic() - started
     if options.output:
-        options.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+        _write(options.output, hypotheses)
     scores = score(hypotheses, references)
     found = {
         "bleu": round(scores.bleu, 2),
@@ -85,11 +99,19 @@ def evaluate(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _read(file: Path) -> list[str]:
+def _write(file: Path, lines: Sequence[str]) -> None:
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _read(file: Path) -> list[str]:
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    try:
+        with openers.get(file.suffix, open)(file, "rb") as stream:
             return list(read_lines(cast(BinaryIO, stream)))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, lzma.LZMAError) as error:
         raise InputError(f"cannot read {file}: {error}") from None
     except InputError as error:
         raise InputError(f"{file}: {error}") from None

@@ -1,5 +1,6 @@
 """The command line: lines in, lines out, and an exit code for whatever goes wrong; with a scripted translator."""
 
+import bz2
 import io
 import json
 import subprocess
@@ -187,10 +188,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_evaluate_measures(
     translator: ScriptedTranslator, bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    source, reference, output = (tmp_path / name for name in ("source", "reference", "output"))
-    source.write_text("the cat sat on the mat\nit was a very good day\n")
+    source, reference, output = (tmp_path / name for name in ("source.bz2", "reference", "output"))
+    source.write_bytes(bz2.compress(b"the cat sat on the mat\nit was a very good day\n"))
     reference.write_text("THE CAT SAT ON THE MAT\nIT WAS A VERY GOOD DAY\n")
     files = ("--source", str(source), "--reference", str(reference))
+    assert run("evaluate", "--bundle", bundle, *files, "--output", "/nowhere/out.txt") == 1
+    assert "cannot write /nowhere/out.txt" in capsys.readouterr().err
+    assert run("evaluate", "--bundle", bundle, *files, "--reference", str(reference)) == 2
+    assert "--reference: one file" in capsys.readouterr().err
     assert run("evaluate", "--bundle", bundle, *files, "--output", str(output), "--beam", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["bleu"], found["chrf"], found["num_beams"]) == (100.0, 100.0, 1)

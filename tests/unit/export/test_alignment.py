@@ -22,6 +22,7 @@ def crossed() -> Alignment:
 
 def test_tokens_to_words() -> None:
     assert words_at("a bc", [(0, 1), (2, 3), (3, 4)]) == Words(("a", "bc"), [0, 1, 1])
+    assert words_at("\x85", [(0, 1), (1, 1)]) == Words(("\x85",), [0, 0])
     # A lone space stands at the word after it, an invisible last token in the word before.
     assert words_at(" xy  z", [(1, 2), (2, 3), (5, 5), (5, 6), (6, 6)]) == Words(("xy", "z"), [0, 0, 1, 1, 1])
 
@@ -51,6 +52,9 @@ def test_picture(crossed: Alignment, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs matplotlib (extra bench)")
     draw(crossed, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    money = Alignment(("$_$", "US$100-$200"), crossed.target, crossed.weights)
+    draw(money, tmp_path / "money.picture")
+    assert (tmp_path / "money.picture").read_bytes().startswith(b"\x89PNG")
 
 
 def test_names_are_aligned_by_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +71,9 @@ def test_own_translation_and_refusals() -> None:
     found = align(bundle, "Thank you.", None, None)
     assert found.weights.shape == (len(found.target), 2)
     assert (found.weights.sum(axis=1) <= 1.0001).all()
+    for flags in (["--to", "de"], ["--from", "zz"]):
+        assert main(["align", str(SHIPPED), "Thank you.", *flags]) == 1
+    assert main(["align", str(SHIPPED), "Thank you.", "--from", "en-US", "--html", "/nowhere/a.html"]) == 1
     with pytest.raises(InputError, match="the text has 1 tokens"):
         align(bundle, " ", None, None)
     with pytest.raises(InputError, match="no graphs of fp64; it has"):

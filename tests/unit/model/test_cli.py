@@ -1,6 +1,7 @@
 """`dragoman train` and `dragoman average`: what they print and their exit codes."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,35 @@ def test_other_exit_codes(error: BaseException, code: int, recipe: Path, monkeyp
     assert run("train", str(recipe)) == code
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_has_not_succeeded(
+    number: signal.Signals, code: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "judge", lambda *_: signal.raise_signal(number))
+        assert run("train", str(recipe)) == code
+    assert checkpoint.read_description(tmp_path / "run" / "latest").step == 2
+    assert run("train", str(recipe)) == 0
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_a_run_begins_with_is_checked(
+    dry: list[str], recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", str(recipe), "--initial-checkpoint", "/nowhere", *dry) == 78
+    assert "/nowhere is not a checkpoint" in capsys.readouterr().err
+    recipe.write_text(recipe.read_text().replace("[vocabulary]", "[vocabulary]\nmodel = '/nowhere.spm'"))
+    assert run("train", str(recipe), "--folder", str(tmp_path / "other"), *dry) == 78
+    assert "/nowhere.spm is no usable vocabulary" in capsys.readouterr().err
+
+
+def test_a_mean_that_cannot_be_written(training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer(training_config)
+    trainer.save(trainer.folder.step(1))
+    assert run("average", str(trainer.folder.path), "/proc/nowhere", "--last", "1") == 1
+    assert "/proc/nowhere cannot be written" in capsys.readouterr().err
+
+
 def test_average_of_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("average", str(tmp_path), str(tmp_path / "out"), "--last", "3") == 78
     assert capsys.readouterr().err == f"dragoman average: --last 3: {tmp_path} has 0 checkpoints\n"
@@ -137,9 +167,9 @@ def test_average_of_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_average_overwrites_nothing(training_config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer(training_config)
-    trainer.save(trainer.folder / "step-00000001")
+    trainer.save(trainer.folder.path / "step-00000001")
     (tmp_path / "out").mkdir()
-    assert run("average", str(trainer.folder), str(tmp_path / "out"), "--last", "1") == 78
+    assert run("average", str(trainer.folder.path), str(tmp_path / "out"), "--last", "1") == 78
     assert list((tmp_path / "out").iterdir()) == []
 
 

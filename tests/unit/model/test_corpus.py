@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from model.config import CorpusConfig
-from model.corpus import CorpusError, fit_pairs, is_in_script, read_pairs
+from model.corpus import CorpusError, fit_pairs, read_pairs
+from model.scripts import is_in_script
 from model.token_store import RawArray, TokenStore, prepare
 from service.runtime.tokenizer import Tokenizer
 
@@ -156,4 +157,5 @@ def test_pairs_in_another_script_are_dropped_and_named_by_line(tokenizer: Tokeni
 def test_several_scripts_are_one_wish() -> None:
     assert is_in_script("東京タワーです", "cjk hiragana katakana")
     assert not is_in_script("東京タワーです", "hiragana")
+    assert is_in_script("Montréal", "Latin")
     assert is_in_script("12:30 !", "greek"), "text without letters has no script"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.config import CorpusConfig, TrainingConfig
+from model.corpus import CorpusError
 from model.corpus_sample import measure_lengths, read_text
 from model.data import BatchStream, SpecialTokens
 from model.plan import plan
@@ -56,6 +57,13 @@ def test_a_sample_of_a_large_corpus_is_fair(
     assert found.lengths.mean() == pytest.approx(store.lengths.mean(), rel=0.05)
     lines = list(plan(replace(training_config, train=(corpus,))))
     assert any(re.search(r"sorted: 3,000 pairs fit.*\+- \d\.\d%, from 500 of them", line) for line in lines)
+
+
+def test_validation_text_is_cleaned_too(training_config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "empty.tsv").write_text("\t\n")
+    held_out = CorpusConfig(name="empty", tsv=str(tmp_path / "empty.tsv"))
+    with pytest.raises(CorpusError, match="'empty': no pair is fit"):
+        list(plan(replace(training_config, validation=(held_out,))))
 
 
 def test_a_run_that_has_begun_is_counted_from_its_store(training_config: TrainingConfig, tokenizer: Tokenizer) -> None:

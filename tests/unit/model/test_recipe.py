@@ -74,6 +74,10 @@ def test_good(tmp_path: Path) -> None:
         ('tsv = "a.tsv"', "", r"corpus 'a': give either 'tsv', or 'source' and 'target'"),
         ('tsv = "a.tsv"', 'tsv = "a.tsv"\nsource = "b"', r"corpus 'a': give either 'tsv', or 'source' and 'target'"),
         ('tsv = "a.tsv"', 'tsv = "a.tsv"\nweight = 0', r"corpus 'a': weight \(0\) must be > 0"),
+        ('tsv = "a.tsv"', 'tsv = "a.tsv"\nweight = inf', r"corpus 'a': weight \(inf\) must be > 0 and finite"),
+        ('tsv = "a.tsv"', 'tsv = "a.tsv"\nsource_script = "Latn"', r"source_script: 'latn' is no script"),
+        ('folder = "run"', f'folder = "run"\nseed = {1 << 63}', r"run\.seed \(\d+\) must be below 2 \*\* 63"),
+        ("model_width = 64", "tie_embeddings = false\nsource_vocab_size = 9", r"share one vocabulary while training"),
         ('tsv = "a.tsv"', 'tsv = "a.tsv"\nmax_pairs = 0', r"corpus 'a': max_pairs \(0\) must be >= 1"),
         ('name = "a"\ntsv', 'name = "../a"\ntsv', r"corpus '\.\./a': the name must be letters"),
         ('tsv = "a.tsv"', 'tsv = "$DRAGOMAN_NOWHERE/a"', r"train\[0\]\.tsv: .* DRAGOMAN_NOWHERE, which is not set"),
@@ -109,6 +113,8 @@ def test_variables_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOME", "/home/me")
     assert read(GOOD.replace('"a.tsv"', '"$DRAGOMAN_SOMEWHERE/a"'), tmp_path).train[0].tsv == "/texts/a"
     assert read(GOOD.replace('"a.tsv"', '"~/a"'), tmp_path).train[0].tsv == "/home/me/a"
+    run = read(GOOD.replace('"run"', '"~/$DRAGOMAN_SOMEWHERE/run"\ninitial_checkpoint = "first/best"'), tmp_path).run
+    assert (run.folder, run.initial_checkpoint) == ("/home/me//texts/run".replace("//", "/"), "first/best")
 
 
 def test_no_file(tmp_path: Path) -> None:

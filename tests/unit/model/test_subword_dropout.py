@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from model.config import VocabularyConfig
+from model.config import CorpusConfig, VocabularyConfig
 from model.data import BatchStream, SpecialTokens
 from model.sections import TrainingConfigError
 from model.subword_dropout import WHOLE, SubwordDropout, halves_of, merge_table
-from model.vocabulary import learn
+from model.vocabulary import learn, learn_vocabulary
 from service.runtime.tokenizer import Tokenizer
 
 SENTENCES = [
@@ -104,6 +104,9 @@ def test_a_stream_that_goes_on_cuts_as_it_would_have(tokenizer: Tokenizer) -> No
     assert not next(iter(plain)).source.equal(expected.source)
 
 
-def test_it_is_for_bpe() -> None:
+def test_it_is_for_bpe(corpus: CorpusConfig) -> None:
     with pytest.raises(TrainingConfigError, match="bpe"):
         VocabularyConfig(type="unigram", dropout=0.1)
+    unigram = learn_vocabulary([corpus], VocabularyConfig(size=300), seed=1)
+    with pytest.raises(TrainingConfigError, match="needs a BPE vocabulary"):
+        SubwordDropout(unigram.processor, 0.1, 100)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from model import checkpoint
 from model.config import TrainingConfig
 from model.data import Batch
+from model.loss import perplexity
 from model.machine import choose_device
 from model.reference_decode import greedy_search
 from model.sections import TrainingConfigError
@@ -46,7 +48,7 @@ def test_three_steps_resume_three_steps_equals_six(
     batches = iter(first.stream)
     for _ in range(3):
         first.update([next(batches), next(batches)])
-    first.save(first.folder / "latest")
+    first.save(first.folder.latest)
     torch.manual_seed(99)  # what happens in between must not matter
     second = Trainer(config)
     assert second.step == 3
@@ -99,7 +101,7 @@ def test_learns_to_spell_digits(training_config: TrainingConfig, capsys: pytest.
     assert losses[-1] < 0.5 * losses[0]
     assert "validation digits: loss" in out
 
-    model, tokenizer, _ = checkpoint.load_model(trainer.folder / "best")
+    model, tokenizer, _ = checkpoint.load_model(trainer.folder.path / "best")
     sources = ["7 0 4 4 1", "9 9", "3 1 4 1 5"]
     expected = ["sept zero quatre quatre un", "neuf neuf", "trois un quatre un cinq"]
     found = [
@@ -133,9 +135,9 @@ def test_accumulated_batches_equal_their_sum(training_config: TrainingConfig, tm
 def test_only_the_last_checkpoints_and_the_best_are_kept(training_config: TrainingConfig) -> None:
     trainer = Trainer(with_run(training_config, validate_every=1, keep_checkpoints=2))
     trainer.train()
-    assert [folder.name for folder in checkpoint.steps(trainer.folder)] == ["step-00000005", "step-00000006"]
-    assert (trainer.folder / "best" / "model.safetensors").exists()
-    assert (trainer.folder / "tensorboard").is_dir()
+    assert [folder.name for folder in checkpoint.steps(trainer.folder.path)] == ["step-00000005", "step-00000006"]
+    assert (trainer.folder.path / "best" / "model.safetensors").exists()
+    assert (trainer.folder.path / "tensorboard").is_dir()
 
 
 def test_patience(training_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +147,7 @@ def test_patience(training_config: TrainingConfig, monkeypatch: pytest.MonkeyPat
     trainer.train()
     assert trainer.step == 4
     assert trainer.best_loss == 1.0
-    assert checkpoint.read_description(trainer.folder / "best").step == 2
+    assert checkpoint.read_description(trainer.folder.path / "best").step == 2
     again = Trainer(with_run(training_config, validate_every=1, patience=2))
     again.train()
     assert again.step == 4, "patience that has run out stays so"
@@ -157,12 +159,39 @@ def test_loss_that_is_no_number_stops_the_run(training_config: TrainingConfig) -
         trainer.model.source_embedding.weight[:] = math.nan
     with pytest.raises(TrainingError, match="step 1: loss nan"):
         trainer.train()
-    assert not (trainer.folder / "latest").exists()
+    assert not (trainer.folder.path / "latest").exists()
+
+
+def test_what_is_no_number_is_not_saved(training_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = with_run(training_config, validate_every=2)
+    for loss in (math.nan, 99.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "validate", lambda self, _, loss=loss: 5.0 if self.step == 2 else loss)
+            with pytest.raises(TrainingError, match="step 4: the validation loss is"):
+                Trainer(config).train()
+        again = Trainer(config)
+        assert (again.step, again.best_loss) == (2, 5.0)
+    with torch.no_grad():
+        again.model.source_embedding.weight[0, 0] = math.inf
+    with pytest.raises(TrainingError, match="weights are not finite; nothing was saved"):
+        again.save(again.folder.latest)
+    assert Trainer(config).step == 2
+    assert perplexity(1e6) == math.inf
+
+
+def test_tensorboard_keeps_every_point(training_config: TrainingConfig) -> None:
+    config = with_run(training_config, validate_every=2)
+    for last in (2, 4, 4, 6):
+        Trainer(with_run(config, max_steps=last)).train()
+    events = EventAccumulator(str(Path(config.run.folder) / "tensorboard"))
+    events.Reload()
+    for name in ("train/loss", "validation/loss_digits"):
+        assert [event.step for event in events.Scalars(name)] == [2, 4, 6]
 
 
 def test_folder_of_another_model_is_refused(training_config: TrainingConfig) -> None:
     trainer = Trainer(training_config)
-    trainer.save(trainer.folder / "latest")
+    trainer.save(trainer.folder.path / "latest")
     other = replace(training_config, model=replace(training_config.model, feed_forward_width=128, dropout=0.3))
     with pytest.raises(TrainingConfigError, match=r"another model: feed_forward_width \(64, now 128\); give the run"):
         Trainer(other)
@@ -184,7 +213,7 @@ def test_fine_tuning_begins_with_the_weights_of_a_checkpoint(training_config: Tr
     first = Trainer(training_config)
     first.train()
     tuned = Trainer(
-        with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder / "best"))
+        with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder.best))
     )
     assert tuned.step == 0
     assert same_weights(tuned.model.state_dict(), first.model.state_dict())
@@ -197,8 +226,8 @@ def test_fine_tuning_begins_with_the_weights_of_a_checkpoint(training_config: Tr
 
 def test_fine_tuning_of_another_model_is_refused(training_config: TrainingConfig, tmp_path: Path) -> None:
     first = Trainer(training_config)
-    first.save(first.folder / "latest")
-    config = with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder / "latest"))
+    first.save(first.folder.latest)
+    config = with_run(training_config, folder=str(tmp_path / "tuned"), initial_checkpoint=str(first.folder.latest))
     with pytest.raises(TrainingConfigError, match=r"another model: num_heads \(2, now 4\); copy its \[model\] table"):
         Trainer(replace(config, model=replace(config.model, num_heads=4)))
 

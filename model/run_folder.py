@@ -1,0 +1,180 @@
+"""A run's folder: its lock, its vocabulary, its checkpoints, and what may not change when the run goes on.
+
+Knows: which files there are, and in which order they come and go, so that a kill at any moment loses nothing.
+Does not know: training.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+from model import checkpoint
+from model.config import ModelConfig, RunConfig, TrainingConfig
+from model.sections import TrainingConfigError
+from model.vocabulary import learn_vocabulary
+from service.runtime.tokenizer import VOCABULARY, Tokenizer
+
+ORIGIN = "vocabulary.json"
+_INITIAL = "initial_checkpoint"
+
+
+class RunFolder:
+    """The folder ``path``; where several processes share a run, the first of them takes it.
+
+    Attributes:
+        latest: the checkpoint of a run that was stopped. best: that of the lowest validation loss.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.latest, self.best = path, path / "latest", path / "best"
+        self._lock: BufferedWriter | None = None
+
+    def check(self) -> None:
+        """Raises TrainingConfigError where take() could not make it; makes nothing."""
+        parent = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise TrainingConfigError(
+                f"run.folder {self.path} cannot be written: {parent} is no folder we may write in"
+            )
+
+    def take(self) -> None:
+        """Makes it, and puts right what a kill has left.
+
+        Raises:
+            TrainingConfigError: it cannot be made, or another run has it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("wb")
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise TrainingConfigError(f"another run is at work in {self.path}") from None
+        except OSError as error:
+            raise TrainingConfigError(f"run.folder {self.path} cannot be written: {error.strerror}") from None
+        for folder in (self.latest, self.best):
+            checkpoint.recover(folder)
+        for pattern in ("step-*.old", "step-*.partial"):
+            for left in self.path.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def release(self) -> None:
+        """Lets others have it; may be called again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __del__(self) -> None:
+        self.release()
+
+    def newest(self) -> Path | None:
+        """The checkpoint to go on from."""
+        found = [*checkpoint.steps(self.path), *self.path.glob(self.latest.name)]
+        return max(found, key=lambda folder: checkpoint.read_description(folder).step, default=None)
+
+    def step(self, number: int) -> Path:
+        """The checkpoint of a validated step."""
+        return self.path / f"step-{number:08d}"
+
+    def keep(self, count: int) -> None:
+        """Removes all validated checkpoints but the last ``count``; each is out of the way before it is taken apart."""
+        for folder in checkpoint.steps(self.path)[:-count]:
+            old = folder.with_name(folder.name + ".old")
+            folder.rename(old)
+            shutil.rmtree(old)
+
+    def vocabulary(self, config: TrainingConfig) -> Tokenizer:
+        """The run's vocabulary, learned (or taken from the initial checkpoint) once and kept.
+
+        Raises:
+            TrainingConfigError: it is not what the configuration asks for, and the run has begun with it.
+            CorpusError, CheckpointError: what it is to be made of cannot be read.
+        """
+        path, origin = self.path / VOCABULARY, origin_of(config)
+        if path.exists() and (was := self._origin()) is not None and was != origin:
+            if self.newest() is None:
+                path.unlink()  # of a start that failed before its first checkpoint
+            elif _INITIAL not in was | origin:
+                raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
+        if not path.exists():
+            first = config.run.initial_checkpoint
+            tokenizer = (
+                checkpoint.load_model(Path(first))[1]
+                if first is not None
+                else learn_vocabulary(config.train, config.vocabulary, config.run.seed)
+            )
+            write_whole(self.path / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
+            write_whole(path, tokenizer.model)
+        return fitting(Tokenizer.from_file(path), path, config.model)
+
+    def _origin(self) -> dict[str, Any] | None:
+        """What origin_of() said when the vocabulary was made; None where nothing says it."""
+        try:
+            found = json.loads((self.path / ORIGIN).read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+_ADVICE = "give the run another folder"
+
+
+def origin_of(config: TrainingConfig) -> dict[str, Any]:
+    """What the run's vocabulary is to be made of; sampling while training (dropout) is no part of it."""
+    if config.run.initial_checkpoint is not None:
+        return {_INITIAL: config.run.initial_checkpoint}
+    options = dataclasses.asdict(config.vocabulary)
+    del options["dropout"]
+    if config.vocabulary.model is None:
+        return options
+    path = Path(config.vocabulary.model)
+    return {"model": f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else f"no file {path}"}
+
+
+def fitting(tokenizer: Tokenizer, path: Path, model: ModelConfig) -> Tokenizer:
+    """The vocabulary itself. Raises TrainingConfigError where it has another size than the model's."""
+    if tokenizer.vocab_size != model.vocab_size:
+        raise TrainingConfigError(
+            f"{path} has {tokenizer.vocab_size} pieces, model.vocab_size is {model.vocab_size}; with [vocabulary] "
+            f"model or an initial checkpoint set it to {tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def refuse_other_model(folder: Path, model: ModelConfig, advice: str = _ADVICE) -> None:
+    """Raises TrainingConfigError where a checkpoint's weights are of another shape than ``model``."""
+    there = checkpoint.read_description(folder).model
+    was, now = ({**dataclasses.asdict(shape), "dropout": 0} for shape in (there, model))
+    if was != now:
+        raise TrainingConfigError(f"{folder} was trained with another model: {differences(was, now)}; {advice}")
+
+
+def refuse_other_languages(folder: Path, run: RunConfig) -> None:
+    """Raises TrainingConfigError where a checkpoint is of other languages than the run."""
+    there = checkpoint.read_description(folder)
+    was, now = (f"{side.source_language} to {side.target_language}" for side in (there, run))
+    if was != now:
+        raise TrainingConfigError(f"{folder} translates {was}, not {now}; {_ADVICE}")
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What changed, option by option: "size (8000, now 9000)"."""
+    names = [name for name in was | now if was.get(name) != now.get(name)]
+    return ", ".join(f"{name} ({was.get(name)}, now {now.get(name)})" for name in names)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is there with all its content or not at all, also after a power cut."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    checkpoint.sync_folder(path.parent)
