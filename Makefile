@@ -8,8 +8,9 @@ GRPCIO_TOOLS := 1.76.0
 SOAK_S ?= 60
 BENCH := build/bench/quick
 
-CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
-EXPORT_FLAGS := --max-source-tokens 72 --max-target-tokens 160 \
+FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
+CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
+EXPORT_FLAGS := --model-version 2 --max-source-tokens 72 --max-target-tokens 160 \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 
@@ -22,7 +23,7 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak lint type format proto contract train bench gpu-check audit clean \
+.PHONY: help demo test faults soak lint type format proto contract train train-longer bundle bench gpu-check audit clean \
 	image image-cuda image-base image-test rules
 
 help:  ## this list
@@ -65,6 +66,10 @@ audit: build/audit/stamp  ## known vulnerabilities of the pinned packages; fails
 
 train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folder of the texts
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
+	$(MAKE) train-longer
+
+train-longer: .venv/dev.stamp  ## what make train does last: trained on from the first run's end
+	$(BIN)/dragoman train model/recipes/en-fr-longer.toml --initial-checkpoint $(FIRST_CHECKPOINT)
 
 bundle: .venv/dev.stamp  ## the shipped bundle anew, from the checkpoint that make train left
 	$(BIN)/dragoman export $(CHECKPOINT) service/models/en-fr --precision cpu-int8 $(EXPORT_FLAGS)

@@ -162,4 +162,6 @@ class RawArray:
     def close(self) -> None:
         if not self.file.closed:
             self.write_header()
+            self.file.flush()
+            os.fsync(self.file.fileno())  # the report that comes after says that all is there
             self.file.close()

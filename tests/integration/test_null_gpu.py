@@ -149,7 +149,7 @@ def test_a_device_error_ends_the_process(libraries: Path, bundle: Path, monkeypa
     finally:
         process.kill()
         said = process.communicate()[1]
-    assert b"an illegal memory access was encountered" in said
+    assert "an illegal memory access was encountered" in said.decode(), said.decode()
 
 
 def is_here(library: str) -> bool:
