@@ -90,6 +90,20 @@ def test_second_signal_stops_at_once(training_config: TrainingConfig) -> None:
         trainer.request_stop(signal.SIGINT, None)
 
 
+def test_several_processes_stop_at_the_step_at_which_all_have_heard_of_it(
+    training_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(training_config)
+    batches = iter(trainer.stream)
+    monkeypatch.setattr(trainer.processes, "count", 2)
+    monkeypatch.setattr(trainer.processes, "sums", lambda *values: [2 * value for value in values])
+    trainer.update([next(batches)])
+    trainer.request_stop(signal.SIGTERM, None)
+    assert not trainer.is_stopped, "the other would wait for this one"
+    trainer.update([next(batches)])
+    assert trainer.is_stopped
+
+
 def test_learns_to_spell_digits(training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """Loss falls, and a sentence that is not in the corpus is translated: the encoder is used."""
     config = with_optimizer(training_config, name="muon", schedule="trapezoid", peak_learning_rate=1e-2)
