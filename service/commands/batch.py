@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,7 +195,7 @@ def _check_run_flags(options: argparse.Namespace) -> None:
 
 def _followed(output: Path) -> Path:
     """The file that a link names, which would else be replaced by the output."""
-    return output.resolve() if output.is_symlink() else output
+    return Path(os.path.realpath(output)) if output.is_symlink() else output
 
 
 def _prepare(output: Path, options: argparse.Namespace) -> int | None:

@@ -1,15 +1,12 @@
 """`dragoman evaluate`: BLEU and chrF of what is served. Knows: sacreBLEU. Does not know: how a line is translated."""
 
 import argparse
-import bz2
-import gzip
 import json
-import lzma
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 from service.commands.exit_codes import DONE
 from service.commands.translate import (
@@ -18,7 +15,6 @@ from service.commands.translate import (
     language_code,
     open_lines,
     read_decode_options,
-    read_lines,
 )
 from service.errors import DragomanError, InputError, OutputError
 
@@ -60,18 +56,11 @@ def evaluate(options: argparse.Namespace) -> int:
     """
     from model.evaluate import score  # the extra `train`
 
-    if len(options.reference) > 1:
-        options.parser.error("--reference: one file; several references a line are not scored")
-    [reference] = options.reference
-    sources, references = _read(options.source), _read(reference)
-    if len(sources) != len(references) or not sources:
-        raise InputError(
-            f"{options.source} has {len(sources)} lines and {reference} {len(references)}; "
-            "they must have the same number, at least 1"
-        )
+    sources, references = _read_both(options)
     decode_options = read_decode_options(options)
     if options.output:
-        _write(options.output, [])  # told now if it cannot be
+        with _told(options.output), options.output.open("a"):
+            pass  # that it cannot be written is told before the work, and what is there stays until it is done
     with open_lines(options, options.source_language, options.to) as lines:
         started = time.monotonic()
         hypotheses, num_tokens = [], 0
@@ -82,7 +71,8 @@ def evaluate(options: argparse.Namespace) -> int:
             num_tokens += answer.num_target_tokens
         duration_s = time.monotonic() - started
     if options.output:
-        _write(options.output, hypotheses)
+        with _told(options.output):
+            options.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
     scores = score(hypotheses, references)
     found = {
         "bleu": round(scores.bleu, 2),
@@ -99,19 +89,32 @@ def evaluate(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _write(file: Path, lines: Sequence[str]) -> None:
-    try:
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}") from None
+def _read_both(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Sources and references, as many of the one as of the other."""
+    if len(options.reference) > 1:
+        options.parser.error("--reference: one file; several references a line are not scored")
+    [reference] = options.reference
+    sources, references = _read(options.source), _read(reference)
+    if len(sources) != len(references) or not sources:
+        raise InputError(
+            f"{options.source} has {len(sources)} lines and {reference} {len(references)}; "
+            "they must have the same number, at least 1"
+        )
+    return sources, references
 
 
 def _read(file: Path) -> list[str]:
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    from model.corpus import CorpusError, read_lines  # the extra `train`
+
     try:
-        with openers.get(file.suffix, open)(file, "rb") as stream:
-            return list(read_lines(cast(BinaryIO, stream)))
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        return list(read_lines(str(file)))
+    except CorpusError as error:
+        raise InputError(str(error)) from None
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}") from None

@@ -28,6 +28,7 @@ from service.errors import DragomanError, InputError
 CHUNK_BYTES = 65_536
 TO_HELP = "language to translate to, BCP-47, such as fr"
 FROM_HELP = "language of the text (default: the model's)"
+# Where a flag is not called like the option.
 _FLAG_OF = {"num_beams": "--beam", "num_alternatives": "--alternatives", "no_repeat_ngram_size": "--no-repeat-ngram"}
 
 
@@ -116,7 +117,7 @@ def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
         )
     except ValueError as error:
         message = str(error)
-        for name in ("length_penalty", "repetition_penalty", "max_length", "min_length", *_FLAG_OF):
+        for name in (field.name for field in dataclasses.fields(DecodeOptions)):
             message = re.sub(rf"\b{name}\b", _FLAG_OF.get(name, "--" + name.replace("_", "-")), message)
         wrong_usage(options, message)
 

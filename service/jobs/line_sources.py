@@ -104,10 +104,7 @@ class JsonlSource(LineSource):
             names = ", ".join(next(iter(objects.values()))) or "none"
             raise InputError(f"the first rows have no field {column!r}, but {names}. Choose with --column")
         for number, found in objects.items():
-            if taken := self.taken_name(found):
-                raise InputError(
-                    f"row {number} has {taken!r} already; put something before the new names with --prefix"
-                )
+            self.check_added(found, f"row {number}")
 
     def row_of(self, number: int, content: bytes, text: str) -> Row:
         try:

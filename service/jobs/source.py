@@ -123,7 +123,11 @@ class Source(ABC):
                 f"{where} has no column {self.options.column!r}; it has {', '.join(columns) or 'none'}. "
                 "Choose with --column"
             )
-        if taken := self.taken_name(columns):
+        self.check_added(columns, where)
+
+    def check_added(self, names: Container[str], where: str) -> None:
+        """Raises InputError where the input has one of the names that the job adds."""
+        if taken := self.taken_name(names):
             raise InputError(f"{where} has {taken!r} already; put something before the new names with --prefix")
 
     def taken_name(self, names: Container[str]) -> str:

@@ -54,7 +54,7 @@ ONLY_IN = {
 # Imported when they are called, so that serving needs none of the extra packages.
 LAZY = {
     "service/cli.py": ("model.cli", "export.cli", "export.huggingface.cli"),
-    "service/commands/evaluate.py": ("model.evaluate",),
+    "service/commands/evaluate.py": ("model.evaluate", "model.corpus"),
 }
 MAX_LINES, MAX_LINES_MODEL = 320, 450
 MAX_FUNCTION_LINES = 40  # its docstring not counted

@@ -196,6 +196,9 @@ def test_evaluate_measures(
     assert "cannot write /nowhere/out.txt" in capsys.readouterr().err
     assert run("evaluate", "--bundle", bundle, *files, "--reference", str(reference)) == 2
     assert "--reference: one file" in capsys.readouterr().err
+    output.write_text("of an earlier run\n")
+    assert run("evaluate", "--bundle", bundle, *files, "--output", str(output), "--beam", "99") == 2
+    assert output.read_text() == "of an earlier run\n", "it stays until there is another"
     assert run("evaluate", "--bundle", bundle, *files, "--output", str(output), "--beam", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["bleu"], found["chrf"], found["num_beams"]) == (100.0, 100.0, 1)

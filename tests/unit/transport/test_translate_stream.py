@@ -105,7 +105,7 @@ def test_a_stream_that_waits_for_the_engine_is_not_idle():
         await call.write(CONFIG)
         await call.write(item("1", "a"))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(reading := asyncio.ensure_future(call.read())), 2.5)
+            await asyncio.wait_for(asyncio.shield(reading := asyncio.ensure_future(call.read())), 1.6)
         server.translator.gate.set()
         assert (await reading).result.translation.text == "A"
 
