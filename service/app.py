@@ -20,9 +20,11 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from service import garbage
 from service.config import ServiceConfig
 from service.engine.translator import Translator
 from service.engine.watchdog import Watchdog
@@ -106,6 +108,7 @@ class Application:
             if http:
                 http.stop()
             await self._close_translators()
+            garbage.take_back()
 
     async def _serve(self, port: int, metrics_port: int | None) -> int:
         started = time.monotonic()
@@ -116,6 +119,7 @@ class Application:
             log.info("stopped while loading")
             return 0
         self._models = loading.result()
+        garbage.set_aside()
         await self._server.open([model.translator for model in self._models])
         self._is_ready = True
         facts = {
@@ -194,6 +198,7 @@ class Application:
                 task = asyncio.create_task(self._retire(model))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
+            garbage.set_aside()
         if is_asked or new or change.retired:
             facts = {
                 "models": [model.translator.info.name for model in change.serve],
@@ -209,14 +214,16 @@ class Application:
         await _on_daemon_thread(functools.partial(discard, model))
         self._models.remove(model)
         info = model.translator.info
+        del model  # the last that holds it
+        garbage.set_aside()
         log.info("retired", extra={"facts": {"model": info.name, "version": info.version}})
 
     def _watch_engines(self, models: list[LoadedModel]) -> None:
         loop = asyncio.get_running_loop()
 
-        def watch(model: LoadedModel) -> None:
-            while not model.translator.engine.failed.wait(_WATCH_S):
-                if model not in self._models:
+        def watch(failed: threading.Event, model: weakref.ref[LoadedModel]) -> None:
+            while not failed.wait(_WATCH_S):
+                if model() is None:  # nobody uses it any more
                     return
             try:
                 loop.call_soon_threadsafe(self._on_failure)
@@ -224,7 +231,8 @@ class Application:
                 return
 
         for model in models:
-            threading.Thread(target=watch, args=(model,), name="watch", daemon=True).start()
+            watched = (model.translator.engine.failed, weakref.ref(model))
+            threading.Thread(target=watch, args=watched, name="watch", daemon=True).start()
 
     async def _watch_steps(self) -> None:
         """Looks at the engines' steps: one that takes too long takes the service out of rotation, then to its end."""

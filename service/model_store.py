@@ -31,7 +31,7 @@ SHIPPED_BUNDLE = Path(__file__).parent / "models" / "en-fr"
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
     """A translator, the metrics it writes to, and what its bundle looked like when it was loaded."""
 

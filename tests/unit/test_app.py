@@ -1,6 +1,7 @@
 """The life of the service: begin, serve, drain, end, and every way it can go wrong; with scripted translators."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -199,6 +201,28 @@ def test_a_port_that_is_busy_at_one_address_of_a_name_is_busy(tmp_path: Path, fa
         app = Application(config(tmp_path, listen=listen), lambda *_: ScriptedTranslator())
         assert asyncio.run(app.run()) == 1
     assert any(listen in message for message in facts.found)
+
+
+def test_the_collector_passes_over_models_that_serve_and_frees_those_that_do_not(tmp_path: Path, facts: Facts):
+    loaded: list[weakref.ref[ScriptedTranslator]] = []
+
+    def load(*_: object) -> ScriptedTranslator:
+        translator = ScriptedTranslator()
+        translator.itself = translator  # a cycle: reference counts alone never free it
+        loaded.append(weakref.ref(translator))
+        return translator
+
+    async def use(_: dict[str, object]) -> None:
+        looked_at = gc.get_objects()
+        assert not any(item is loaded[0]() for item in looked_at)
+        del looked_at
+        (tmp_path / "changed").touch()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await facts.wait("retired")
+        assert [ref() is None for ref in loaded] == [True, False]
+
+    assert serve(Application(config(tmp_path), load), facts, use) == 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):
