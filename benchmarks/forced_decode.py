@@ -16,7 +16,6 @@ from service.engine.request import Sentence, SentenceAnswer, SentenceResult
 from service.engine.request_queue import RequestQueue
 from service.engine.worker import Worker
 from service.runtime.bundle import Bundle
-from service.runtime.kv_cache import KVCache
 from service.runtime.session import Sessions
 
 NO_TOKEN = -1
@@ -58,7 +57,7 @@ class ForcedDecode:
         manifest = bundle.manifest
         self.sessions = Sessions(bundle, precision, num_threads)
         self.vocab_size = manifest.shape.vocab_size
-        self.cache = KVCache(manifest.shape, max_rows, max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
+        self.cache = self.sessions.make_cache(max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
         self.stopwatch = Stopwatch()
         self.queue = RequestQueue(1 << 20, 1 << 30, 1, self.stopwatch)
         self.worker = Worker(0, self.sessions, self.cache, self.queue, (START_TOKEN, NO_TOKEN), self.stopwatch)

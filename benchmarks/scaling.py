@@ -18,7 +18,6 @@ import numpy as np
 from benchmarks.forced_decode import ForcedDecode
 from benchmarks.report import markdown, numbers, parser, save
 from service.runtime.bundle import Bundle
-from service.runtime.kv_cache import KVCache
 from service.runtime.session import EncoderSession, Sessions, StepBinding, StepInputs
 
 COLUMNS = {"what": "what grows", "value": "to", "ms": "ms", "mib": "MiB", "per_unit": "per unit (µs or MiB)"}
@@ -38,7 +37,7 @@ class StepRig:
         sessions, shape = Sessions(bundle, precision, threads), bundle.manifest.shape
         self.encoder: EncoderSession = sessions.encoder
         self.vocab_size = shape.vocab_size
-        self.cache = KVCache(shape, max_rows, max_rows, *max_lengths)
+        self.cache = sessions.make_cache(max_rows, *max_lengths)
         self.fill()
         self.binding = StepBinding(sessions.decoder_for(1), self.cache)
 
@@ -47,7 +46,8 @@ class StepRig:
         rng = np.random.default_rng(1)
         for buffer in self.cache.buffers.values():
             for row in buffer:
-                row[:] = rng.standard_normal(row.shape, np.float32)
+                whole = rng.integers(-127, 128, row.shape)
+                row[:] = whole if self.cache.dtype == np.int8 else whole / np.float32(64)
 
     def reserve(self, target: int, source: int) -> None:
         """Room for one token more than ``target``, and for ``source``; as it grows in use, filled anew."""

@@ -1,4 +1,5 @@
-"""What goes into each matrix product of a model on real text, and how to make 8 bits of it without looking again.
+"""What goes into each matrix product and each cache of a model on real text, and how to make 8 bits of it without
+looking again.
 
 Knows: the network's parts, activations, quantization error. Does not know: ONNX.
 
@@ -10,14 +11,15 @@ normalisation before it, the value projection (a context is an average of values
 (ReLU(x / c) = ReLU(x) / c).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from model.reference_decode import batch_greedy
 from model.transformer import Transformer
@@ -26,11 +28,14 @@ Array = NDArray[np.float32]
 State = dict[str, NDArray[Any]]
 
 MAX_SAMPLES = 768
+# Keys and values beyond the largest seen are clipped; room for them costs a fifth of a step of 1/127.
+CACHE_ROOM = 1.2
 BATCH_SENTENCES = 32
 SMALLEST = 1e-8
 # Shares of the difficulty that move from input to matrix, and shares of the largest input that are not clipped.
 STRENGTHS, CLIPS = (0.3, 0.45, 0.6, 0.75, 0.9), (1.0, 0.85, 0.7)
 OUTPUT = "output_projection"
+MADE = "{}, what it makes"  # of a linear layer's name: its output, where that goes to a cache
 
 
 @dataclass(slots=True)
@@ -44,6 +49,12 @@ class Recorder:
         top = np.abs(rows).max(axis=0)
         self.largest = top if self.largest is None else np.maximum(self.largest, top)
         self.samples.append(rows[:: max(1, len(rows) // 64)])
+
+    def top(self) -> Array:
+        """The largest of each channel."""
+        if self.largest is None:
+            raise RuntimeError("what was to be recorded never came. This is a bug.")
+        return self.largest
 
     def sample(self) -> Array:
         rows = np.concatenate(self.samples)
@@ -112,7 +123,8 @@ def record(
     end: int,
     first: Sequence[int] = (),
 ) -> dict[str, Recorder]:
-    """Runs the model on ``sources`` and its own translations of them; what each product was given, by its name.
+    """Runs the model on ``sources`` and its own translations of them; what each product was given, by its name, and
+    what the decoder's keys and values were, by MADE.
 
     Args:
         first: token ids that every translation begins with.
@@ -126,24 +138,68 @@ def record(
         batch = batch_greedy(model, [sources[i] for i in some], pad, start, end, limit, first)
         found |= zip(some, batch, strict=True)
     targets = [found[i] for i in range(len(sources))]
-    recorders: dict[str, Recorder] = {OUTPUT: Recorder()}
-
-    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        recorders[name] = Recorder()
-        return lambda _, inputs: recorders[name].add(inputs[0][0].float().numpy())
-
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    handles = [module.register_forward_pre_hook(listen(name)) for name, module in linears]
-    try:
+    with listening(model) as recorders:
         for source, target in zip(sources, targets, strict=True):  # one at a time: no padding among the samples
             lengths = torch.tensor([len(source)])
             memory = model.encode(torch.tensor([list(source)]), lengths)
             states = model.decode(torch.tensor([[start, *target]]), memory, lengths)
             recorders[OUTPUT].add(states[0].float().numpy())
+    return recorders
+
+
+@contextmanager
+def listening(model: Transformer) -> Iterator[dict[str, Recorder]]:
+    """Recorders that hear, inside the block, what every linear layer is given, and what the cached ones make of it."""
+    recorders: dict[str, Recorder] = {OUTPUT: Recorder()}
+    cached = cached_layers(model)
+    handles = []
+
+    def listen(name: str, layer: nn.Linear) -> None:
+        given = recorders[name] = Recorder()
+        handles.append(layer.register_forward_pre_hook(lambda _, inputs: given.add(inputs[0][0].float().numpy())))
+        if name in cached:
+            made = recorders[MADE.format(name)] = Recorder()
+            handles.append(layer.register_forward_hook(lambda _, inputs, output: made.add(output[0].float().numpy())))
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            listen(name, module)
+    try:
+        yield recorders
     finally:
         for handle in handles:
             handle.remove()
-    return recorders
+
+
+def cached_layers(model: Transformer) -> list[str]:
+    """The layers whose outputs are kept while a sentence is decoded: the decoder's keys and values."""
+    return [
+        f"decoder.{i}.{kind}_attention.{part}"
+        for i in range(model.config.num_decoder_layers)
+        for kind in ("self", "cross")
+        for part in ("key", "value")
+    ]
+
+
+def scale_caches(model: Transformer, state: State, largest: Mapping[str, Array]) -> dict[str, float]:
+    """Makes the channels of all keys equally large, and returns the scale of each cached layer's signed 8-bit numbers.
+
+    A key's channel may be divided by what its query's is multiplied by: scores are sums of their products.
+
+    Args:
+        largest: of each channel (M,) of each cached layer, as ``state`` gives it.
+    """
+    scales = {}
+    for name in cached_layers(model):
+        steps = np.maximum(largest[name] * CACHE_ROOM / 127, SMALLEST)
+        if name.endswith("key"):
+            factors = steps / steps.mean()
+            for layer, each in ((name, 1 / factors), (name.removesuffix("key") + "query", factors)):
+                state[f"{layer}.weight"] = state[f"{layer}.weight"] * each[:, None]
+                state[f"{layer}.bias"] = state[f"{layer}.bias"] * each
+            steps = steps / factors
+        scales[name] = float(steps.max())
+    return scales
 
 
 def quantized(x: Array, scale: float, low: int, high: int) -> Array:
@@ -168,9 +224,7 @@ def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array
     Args:
         weight: (K, N), all readers side by side.
     """
-    largest = recorder.largest
-    if largest is None:
-        raise RuntimeError("an input was never recorded. This is a bug.")
+    largest = recorder.top()
     sample = recorder.sample()
     exact = sample @ weight
     low, high = (0, 255) if non_negative else (-127, 127)
@@ -189,8 +243,9 @@ def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array
 
 def equalize(
     model: Transformer, state: Mapping[str, Any], recorders: Mapping[str, Recorder]
-) -> tuple[State, dict[str, InputScale]]:
-    """A state that computes the same in float32, and the input scale of every product it was possible for.
+) -> tuple[State, dict[str, InputScale], dict[str, float]]:
+    """A state that computes the same in float32, the input scale of every product it was possible for, and the scale
+    of every cached layer's signed 8-bit numbers.
 
     OUTPUT's matrix becomes an entry of its own, for the embedding must stay as it is.
     """
@@ -199,13 +254,16 @@ def equalize(
     vocab_size = model.config.vocab_size
     changed[f"{OUTPUT}.bias"] = changed.get("output_bias", np.zeros(vocab_size, np.float32))
     scales: dict[str, InputScale] = {}
+    largest = {name: recorders[MADE.format(name)].top() for name in cached_layers(model)}
     for site in sites(model):
         weight = np.concatenate([changed[f"{reader}.weight"].T for reader in site.readers], axis=1)
         factors, scale = choose(recorders[site.readers[0]], weight, site.non_negative)
         for maker in site.makers:
             values = changed[maker]
             changed[maker] = values / (factors[:, None] if values.ndim == 2 else factors)
+            if (name := maker.removesuffix(".weight")) in largest:
+                largest[name] = largest[name] / factors
         for reader in site.readers:
             changed[f"{reader}.weight"] = changed[f"{reader}.weight"] * factors
             scales[reader] = scale
-    return changed, scales
+    return changed, scales, scale_caches(model, changed, largest)

@@ -19,6 +19,11 @@ from service.runtime.bundle import Graphs, Shape
 
 Array = NDArray[np.generic]
 Cache = dict[str, Array]
+CACHE_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+}
 
 
 def load(path: Path) -> ort.InferenceSession:
@@ -40,8 +45,9 @@ class GraphRunner:
         self.shape, self.start = shape, start
         self.root, self.graphs = root, graphs
         self.load = lru_cache(maxsize=2)(load)
-        is_half = self.encoder.get_outputs()[0].type == "tensor(float16)"
-        self.dtype: type[np.floating[Any]] = np.float16 if is_half else np.float32  # of the caches
+        kind = self.encoder.get_outputs()[0].type
+        self.cache_dtype = CACHE_TYPES[kind]
+        self.dtype: type[np.floating[Any]] = np.float16 if self.cache_dtype is np.float16 else np.float32  # of states
 
     @property
     def encoder(self) -> ort.InferenceSession:
@@ -68,7 +74,7 @@ class GraphRunner:
     def empty(self, rows: int, capacity: int) -> Cache:
         shape = (rows, self.shape.num_heads, capacity, self.shape.head_width)
         layers = range(self.shape.num_decoder_layers)
-        return {f"self_{part}_{i}": np.zeros(shape, self.dtype) for part in ("key", "value") for i in layers}
+        return {f"self_{part}_{i}": np.zeros(shape, self.cache_dtype) for part in ("key", "value") for i in layers}
 
     def step(
         self,

@@ -30,6 +30,7 @@ from export.weights_file import WeightsFile
 from model.config import ModelConfig
 
 Model = tuple[ModelConfig, Mapping[str, Array]]
+NUM_UNUSED_INPUTS = 5  # of GroupQueryAttention, between the cache and its scales: rotations, positions, a bias, a sink
 
 
 def source_places(graph: GraphBuilder, lengths: str, length: str) -> str:
@@ -93,6 +94,8 @@ def self_attention_block(
     name = f"{layer}.self_attention"
     joined = layers.linear(layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
     query, key, value = layers.split(packing.unpack(joined) if packing else joined, 3)
+    if layer.startswith("decoder"):  # scores are those of a translation decoded step by step
+        key, value = rounded(layers, key, f"{name}.key"), rounded(layers, value, f"{name}.value")
     context, _ = layers.attention(
         layers.heads(query, shape), layers.heads(key, shape, transposed=True), layers.heads(value, shape), mask
     )
@@ -100,12 +103,19 @@ def self_attention_block(
     return layers.leave(x, layers.linear(context, f"{name}.output"), name)
 
 
-def cross_keys_values(layers: Layers, encoded: Encoded, layer: int) -> tuple[str, str]:
-    """(B, H, S, D) each."""
-    name = f"decoder.{layer}.cross_attention"
-    key, value = (layers.linear(encoded.states, f"{name}.{part}") for part in ("key", "value"))
-    padded = encoded.packing.unpack(key), encoded.packing.unpack(value)
-    return layers.heads(padded[0], encoded.shape), layers.heads(padded[1], encoded.shape)
+def rounded(layers: Layers, x: str, name: str) -> str:
+    """What attention finds in the cache of what layer ``name`` has put there."""
+    return layers.from_cache(layers.as_cached(x, name), name)
+
+
+def cross_keys_values(layers: Layers, encoded: Encoded, layer: int, as_cached: bool = True) -> tuple[str, str]:
+    """(B, H, S, D) each, in the numbers of the cache or of the states."""
+    found = []
+    for name in (f"decoder.{layer}.cross_attention.{part}" for part in ("key", "value")):
+        made = layers.linear(encoded.states, name)
+        made = layers.as_cached(made, name) if as_cached else rounded(layers, made, name)
+        found.append(layers.heads(encoded.packing.unpack(made), encoded.shape))
+    return found[0], found[1]
 
 
 def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
@@ -118,8 +128,8 @@ def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onn
     kv_shape: Shape = ["B", config.num_heads, "S", config.model_width // config.num_heads]
     for i in range(config.num_decoder_layers):
         key, value = cross_keys_values(layers, encoded, i)
-        graph.output(key, f"cross_key_{i}", layers.dtype, kv_shape)
-        graph.output(value, f"cross_value_{i}", layers.dtype, kv_shape)
+        graph.output(key, f"cross_key_{i}", layers.matrices.cache_dtype, kv_shape)
+        graph.output(value, f"cross_value_{i}", layers.matrices.cache_dtype, kv_shape)
     return graph.model()
 
 
@@ -147,33 +157,39 @@ class DecoderStep:
         self.cross_capacity = graph.input("cross_capacity", np.int32, [])
         self.no_keys = graph.input("no_keys", self.layers.dtype, ["N", 0, self.config.model_width])
 
-    def attend(
-        self, query: str, key: str, value: str, past: str, lengths: str, capacity: str, groups: int
-    ) -> list[str]:
-        """GroupQueryAttention over the buffers called ``past``; they leave the graph as what they came in as."""
-        shape = ["R" if past.startswith("self") else "N", self.config.num_heads, "C_" + past[:5], self.head_width]
-        past_key = self.graph.input(past.format("key"), self.layers.dtype, shape)
-        past_value = self.graph.input(past.format("value"), self.layers.dtype, shape)
-        present = [f"present_{past_key}", f"present_{past_value}"]
+    def attend(self, name: str, query: str, key: str, value: str, past: str, lengths: str, groups: int) -> str:
+        """GroupQueryAttention of attention layer ``name`` over the buffers called ``past``.
+
+        They leave the graph as what they came in as.
+        """
+        is_own, dtype = past.startswith("self"), self.layers.matrices.cache_dtype
+        shape = ["R" if is_own else "N", self.config.num_heads, "C_" + past[:5], self.head_width]
+        buffers = [self.graph.input(past.format(part), dtype, shape) for part in ("key", "value")]
+        present = [f"present_{buffer}" for buffer in buffers]
+        inputs = [query, key, value, *buffers, lengths, self.self_capacity if is_own else self.cross_capacity]
+        attributes: dict[str, object] = {"num_heads": self.config.num_heads * groups}
+        scales = [self.layers.matrices.cache_scale(f"{name}.{part}") for part in ("key", "value")]
+        if dtype is np.int8:
+            inputs += [*[""] * NUM_UNUSED_INPUTS, *(self.graph.constant([scale], np.float32) for scale in scales)]
+            attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
         results = self.graph.ops(
             "GroupQueryAttention",
-            *(query, key, value, past_key, past_value, lengths, capacity),
+            *inputs,
             num_outputs=3,
             outputs=present,
             domain=CONTRIB,
-            num_heads=self.config.num_heads * groups,
             kv_num_heads=self.config.num_heads,
+            **attributes,
         )
-        for name in present:
-            self.graph.output(name, name, self.layers.dtype, shape)
-        return results
+        for output in present:
+            self.graph.output(output, output, dtype, shape)
+        return results[0]
 
     def self_attention(self, x: str, layer: int) -> str:
         name, width = f"decoder.{layer}.self_attention", self.config.model_width
         joined = self.layers.linear(self.layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
         joined = self.graph.reshape(joined, [-1, 1, 3 * width])
-        past = f"self_{{}}_{layer}"
-        context = self.attend(joined, "", "", past, self.lengths, self.self_capacity, groups=1)[0]
+        context = self.attend(name, joined, "", "", f"self_{{}}_{layer}", self.lengths, groups=1)
         update = self.layers.linear(self.graph.reshape(context, [-1, width]), f"{name}.output")
         return self.layers.leave(x, update, name)
 
@@ -183,10 +199,8 @@ class DecoderStep:
         query = self.graph.op("Gather", query, self.query_rows)  # (N * K, M)
         query = self.swap_beams_and_heads(query, self.num_beams, self.config.num_heads)
         query = self.graph.reshape(query, [-1, 1, self.num_beams * width])
-        past, lengths = f"cross_{{}}_{layer}", self.source_lengths_less_1
-        context = self.attend(
-            query, self.no_keys, self.no_keys, past, lengths, self.cross_capacity, groups=self.num_beams
-        )[0]
+        no_keys, past, lengths = self.no_keys, f"cross_{{}}_{layer}", self.source_lengths_less_1
+        context = self.attend(name, query, no_keys, no_keys, past, lengths, groups=self.num_beams)
         context = self.swap_beams_and_heads(context, self.config.num_heads, self.num_beams)
         context = self.graph.op("Gather", self.graph.reshape(context, [-1, width]), self.row_queries)  # (R, M)
         return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
@@ -222,7 +236,7 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     target_in = graph.input("target_in", np.int64, ["B", "T"])
     target_out = graph.input("target_out", np.int64, ["B", "T"])
     encoded = encode(layers, source, lengths)
-    crossed = [cross_keys_values(layers, encoded, i) for i in range(layers.config.num_decoder_layers)]
+    crossed = [cross_keys_values(layers, encoded, i, as_cached=False) for i in range(layers.config.num_decoder_layers)]
     graph.shared.clear()  # from here on rows are target positions
     shape = graph.op("Shape", target_in)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))

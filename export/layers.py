@@ -28,6 +28,8 @@ class Matrices(Protocol):
 
     dtype: type[np.floating[Any]]
     """What states between the products, and caches, are numbers of."""
+    cache_dtype: type[np.generic]
+    """What the caches of keys and values hold."""
     candidate_blocks: bool
     """Whether the best candidates are found faster block by block (candidates.py)."""
 
@@ -43,15 +45,22 @@ class Matrices(Protocol):
     def clips_negative(self, name: str) -> bool:
         """Whether product ``name`` takes negative inputs for 0 anyway."""
 
+    def cache_scale(self, name: str) -> float | None:
+        """The scale of what layer ``name`` puts into the cache; None where that is kept as it is."""
+
 
 class Plain:
     """What most precisions have in common."""
 
     dtype: type[np.floating[Any]] = np.float32
+    cache_dtype: type[np.generic] = np.float32
     candidate_blocks = True
 
     def clips_negative(self, name: str) -> bool:
         return False
+
+    def cache_scale(self, name: str) -> float | None:
+        return None
 
 
 class Float32(Plain):
@@ -77,6 +86,7 @@ class Float16(Float32):
     """
 
     dtype = np.float16
+    cache_dtype: type[np.generic] = np.float16
     # TopK reads its count on the host; there it may come from the caller, but not from a node that CUDA runs.
     candidate_blocks = False
 
@@ -138,15 +148,21 @@ class PerRowInt8(Plain):
 class StaticInt8(PerRowInt8):
     """8-bit products whose input scale was fixed by calibration: two operators each, bias and scales in the product.
 
-    A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row.
+    A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row. Keys and
+    values are cached in signed 8-bit numbers with a fixed scale: attention over many rows waits for memory.
     """
 
-    def __init__(self, scales: Mapping[str, InputScale]) -> None:
-        self.scales = scales
+    cache_dtype: type[np.generic] = np.int8
+
+    def __init__(self, scales: Mapping[str, InputScale], cache_scales: Mapping[str, float]) -> None:
+        self.scales, self.cache_scales = scales, cache_scales
 
     def clips_negative(self, name: str) -> bool:
         """The input of product ``name`` is rounded to numbers from 0 on: a ReLU before it changes nothing."""
         return name in self.scales and self.scales[name].zero_point == 0
+
+    def cache_scale(self, name: str) -> float | None:
+        return self.cache_scales[name]
 
     def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
         first = name.split("+")[0]
@@ -215,6 +231,19 @@ class Layers:
     def widen(self, x: str) -> str:
         """Numbers of ``dtype`` as float32."""
         return x if self.dtype == np.float32 else self.graph.op("Cast", x, to=TensorProto.FLOAT)
+
+    def as_cached(self, x: str, name: str) -> str:
+        """x (N, M) of layer ``name`` in the numbers that a cache holds."""
+        scale = self.matrices.cache_scale(name)
+        if scale is None:
+            return x
+        rounding = self.graph.constant(scale, np.float32), self.graph.constant(0, np.int8)
+        return self.graph.op("QuantizeLinear", x, *rounding)
+
+    def from_cache(self, x: str, name: str) -> str:
+        """The opposite of as_cached(), but for the rounding."""
+        scale = self.matrices.cache_scale(name)
+        return x if scale is None else self.graph.op("DequantizeLinear", x, self.graph.constant(scale, np.float32))
 
     def logits(self, states: str) -> str:
         if f"{OUTPUT}.weight" in self.state:

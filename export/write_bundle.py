@@ -116,8 +116,8 @@ def prepare(
     if not sources:
         return state, PerRowInt8()
     recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end, target.first)
-    state, scales = equalize(model, state, recorders)
-    return state, StaticInt8(scales)
+    state, scales, cache_scales = equalize(model, state, recorders)
+    return state, StaticInt8(scales, cache_scales)
 
 
 def write_graphs(

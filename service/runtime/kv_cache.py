@@ -6,8 +6,9 @@ Knows: where a row's and a sentence's keys and values are, and how to copy them.
     cross_key_i, cross_value_i   (max_sentences, H, source_capacity, D)   sentence n holds its source's positions
 
 for each decoder layer i. Rows in use are 0 to R-1, sentences 0 to N-1: a step reads the first R and N of each buffer.
-What lies past a row's length is never read. Capacities start small and double when a longer row comes, up to the
-model's limits: short rows that lie close together use few pages, which is worth more than the rare copy.
+What lies past a row's length is never read. Capacities start small and grow a little when a longer row comes, up to the
+model's limits. Attention waits for memory, which comes fastest without gaps between one head's numbers and the next:
+of 64 rows with 30 positions, it takes 190 us where there is room for 32, and 350 to 550 where there is for 64.
 """
 
 from collections.abc import Iterator
@@ -18,18 +19,22 @@ from numpy.typing import NDArray
 
 from service.runtime.bundle import Shape
 
-FIRST_CAPACITY = 64
+FIRST_CAPACITY = 16
+POSITIONS_AT_A_TIME = 8
 
 
 class EncodedSources(NamedTuple):
     """Cross-attention keys and values (B, H, S, D) of each decoder layer."""
 
-    keys: list[NDArray[np.float32]]
-    values: list[NDArray[np.float32]]
+    keys: list[NDArray[np.generic]]
+    values: list[NDArray[np.generic]]
 
 
 class KVCache:
     """Buffers for one worker. Their largest size follows from the arguments: memory is bounded and known in advance.
+
+    Args:
+        dtype: of the numbers: float32, or int8 where the graphs keep them so.
 
     Attributes:
         target_capacity, source_capacity: positions a row and a sentence can hold now.
@@ -37,14 +42,21 @@ class KVCache:
     """
 
     def __init__(
-        self, shape: Shape, max_rows: int, max_sentences: int, max_source_tokens: int, max_target_tokens: int
+        self,
+        shape: Shape,
+        max_rows: int,
+        max_sentences: int,
+        max_source_tokens: int,
+        max_target_tokens: int,
+        dtype: type[np.generic] = np.float32,
     ) -> None:
+        self.dtype = np.dtype(dtype)
         self.shape, self.max_rows, self.max_sentences = shape, max_rows, max_sentences
         self.max_source_tokens, self.max_target_tokens = max_source_tokens, max_target_tokens
         self.lengths = np.zeros(max_rows, np.int32)
         self.source_lengths_less_1 = np.zeros(max_sentences, np.int32)
-        self.blocks: dict[str, NDArray[np.float32]] = {}  # all layers' keys and values of a kind
-        self.buffers: dict[str, NDArray[np.float32]] = {}  # views into the blocks, by the graphs' names
+        self.blocks: dict[str, NDArray[np.generic]] = {}  # all layers' keys and values of a kind
+        self.buffers: dict[str, NDArray[np.generic]] = {}  # views into the blocks, by the graphs' names
         self.target_capacity = self.source_capacity = self.allocations = 0
         self.reset()
 
@@ -54,7 +66,7 @@ class KVCache:
     @property
     def bytes_per_position(self) -> int:
         """Of one row or sentence, all layers, keys and values."""
-        return 2 * self.shape.num_decoder_layers * self.shape.model_width * np.dtype(np.float32).itemsize
+        return 2 * self.shape.num_decoder_layers * self.shape.model_width * self.dtype.itemsize
 
     @property
     def max_bytes(self) -> int:
@@ -73,7 +85,7 @@ class KVCache:
     def allocate(self, kind: str, count: int, capacity: int, keep: int) -> None:
         """A new block with ``capacity`` positions that holds what the first ``keep`` rows or sentences held."""
         heads, width = self.shape.num_heads, self.shape.head_width
-        new = np.empty((2 * self.shape.num_decoder_layers, count, heads, capacity, width), np.float32)
+        new = np.empty((2 * self.shape.num_decoder_layers, count, heads, capacity, width), self.dtype)
         if keep:
             old = self.blocks[kind]
             new[:, :keep, :, : old.shape[3]] = old[:, :keep]
@@ -130,9 +142,8 @@ class KVCache:
 
 
 def grown(capacity: int, length: int, limit: int) -> int:
-    """``capacity`` doubled until it holds ``length``, but no more than ``limit``."""
+    """A capacity for ``length``, a quarter more than before at least so that copies are rare; at most ``limit``."""
     if length > limit:
         raise RuntimeError(f"{length} positions were asked of a cache of at most {limit}. This is a bug.")
-    while capacity < length:
-        capacity *= 2
-    return min(capacity, limit)
+    wanted = max(length, capacity + capacity // 4)
+    return min(-(-wanted // POSITIONS_AT_A_TIME) * POSITIONS_AT_A_TIME, limit)

@@ -17,6 +17,7 @@ from service.runtime.cpus import saturates_int8
 from service.runtime.kv_cache import EncodedSources, KVCache
 
 CPU = ("cpu", 0)
+CACHE_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 
 
 def load_session(path: Path, num_threads: int) -> ort.InferenceSession:
@@ -100,6 +101,10 @@ class DecoderSession:
         capacities = {"self_capacity", "cross_capacity", "no_keys"}
         outputs = {"candidate_ids", "candidate_log_probabilities", *(f"present_{name}" for name in cache)}
         check_names(self.session, path, plain | capacities | set(cache), outputs)
+        kinds = {value.type for value in self.session.get_inputs() if value.name in cache}
+        if len(kinds) > 1 or not kinds <= CACHE_TYPES.keys():
+            raise BundleError(f"{path} keeps keys and values in {sorted(kinds)}; known are {sorted(CACHE_TYPES)}")
+        self.cache_dtype = CACHE_TYPES[kinds.pop()]
 
 
 class StepBinding:
@@ -194,7 +199,8 @@ class Sessions:
 
     def make_cache(self, max_rows: int, max_source_tokens: int, max_target_tokens: int) -> KVCache:
         """A cache for one worker; there may be as many sentences as rows."""
-        return KVCache(self.shape, max_rows, max_rows, max_source_tokens, max_target_tokens)
+        dtype = next(iter(self.decoders.values())).cache_dtype
+        return KVCache(self.shape, max_rows, max_rows, max_source_tokens, max_target_tokens, dtype)
 
     def bind_step(self, decoder: DecoderSession, cache: KVCache) -> StepBinding:
         return StepBinding(decoder, cache)

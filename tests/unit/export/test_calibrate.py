@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from export.calibrate import OUTPUT, Recorder, choose, columns_quantized, equalize, quantized, record, sites
+from export.calibrate import (
+    MADE,
+    OUTPUT,
+    Recorder,
+    cached_layers,
+    choose,
+    columns_quantized,
+    equalize,
+    quantized,
+    record,
+    sites,
+)
 from export.write_bundle import state_arrays
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
@@ -17,7 +28,8 @@ def test_an_equalized_model_computes_the_same(changes: dict[str, object], nonsen
     tokenizer = nonsense_tokenizer
     sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(sentences(12))]
     recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end)
-    state, scales = equalize(model, state_arrays(model), recorders)
+    state, scales, caches = equalize(model, state_arrays(model), recorders)
+    assert set(caches) == set(cached_layers(model))
     assert set(scales) == {reader for site in sites(model) for reader in site.readers}
     other = Transformer(model.config).eval()
     names = other.state_dict().keys()
@@ -46,3 +58,22 @@ def test_channels_of_very_different_size_share_one_scale_after_equalization() ->
     size = np.square(exact).mean()
     assert np.square(equalized - exact).mean() / size < 1e-3
     assert np.square(equalized - exact).mean() < np.square(plain - exact).mean() / 100
+
+
+@torch.inference_mode()
+def test_eight_bits_hold_every_key_and_value_that_was_seen(nonsense_tokenizer: Tokenizer) -> None:
+    """And a little more; channels of keys are equally large, so that none of them loses its bits to another."""
+    model, tokenizer = random_model(), nonsense_tokenizer
+    model.decoder[0].cross_attention.key.weight[3] *= 50
+    sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(sentences(12))]
+    arguments = (sources, tokenizer.pad, tokenizer.start, tokenizer.end)
+    state, _, caches = equalize(model, state_arrays(model), record(model, *arguments))
+    other = Transformer(model.config).eval()
+    other.load_state_dict({name: torch.from_numpy(np.asarray(state[name], np.float32)) for name in other.state_dict()})
+    recorders = record(other, *arguments)
+    for name in (name for name in caches if "cross" in name):  # what follows from the source alone
+        scale = caches[name]
+        steps = recorders[MADE.format(name)].top() / scale
+        assert 100 < steps.max() < 110, name
+        if name.endswith("key"):
+            assert np.allclose(steps, steps[0], rtol=0.01), name
