@@ -14,6 +14,8 @@ from export.verify import VerificationError
 from export.write_bundle import ExportError
 from model.transformer import Transformer
 from service.runtime.bundle import Bundle
+from service.runtime.kv_cache import KVCache
+from service.runtime.session import Sessions
 from tests.conftest import random_model, sentences
 
 Make = Callable[..., Path]
@@ -154,7 +156,21 @@ def test_fixed_scales_are_exact_enough_and_planted_mistakes_are_still_found(
     random_transformer: Transformer, make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = tuple(sentences(40))
-    make_bundle(random_transformer, tmp_path / "bundle", precisions=("cpu-int8",), calibration_texts=texts)
+    bundle = make_bundle(random_transformer, tmp_path / "bundle", precisions=("cpu-int8",), calibration_texts=texts)
+    assert cache_of(bundle, "cpu-int8").dtype == np.int8
     plant_shifted_positions(monkeypatch)
     with pytest.raises(VerificationError):
         make_bundle(random_transformer, tmp_path / "other", precisions=("cpu-int8",), calibration_texts=texts)
+
+
+def test_keys_and_values_stay_as_they_are_where_nothing_says_how_large_they_are(
+    random_transformer: Transformer, make_bundle: Make, tmp_path: Path
+) -> None:
+    bundle = make_bundle(random_transformer, tmp_path / "bundle", precisions=("cpu-int8", "cpu-fp32"))
+    assert [cache_of(bundle, precision).dtype for precision in ("cpu-int8", "cpu-fp32")] == [np.float32, np.float32]
+
+
+def cache_of(bundle: Path, precision: str) -> KVCache:
+    """The cache that a worker has for the graphs of a bundle."""
+    opened = Bundle.open(bundle)
+    return Sessions(opened, precision, num_threads=1).make_cache(2, 16, 16)
