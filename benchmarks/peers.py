@@ -75,11 +75,14 @@ def run(system: System, workload: Workload) -> tuple[float, int]:
 
 
 def fastest(loaded: Loaded, family: str, workload: Workload, cores: int) -> tuple[Any, ...]:
-    """The settings with the shortest of three runs, the first of which warms up."""
-    times = {}
-    for settings in variants(family, cores, len(workload.batches[0])):
-        system = loaded.get(family, settings)
-        times[settings] = min(run(system, workload)[0] for _ in range(3))
+    """The settings with the shortest of three runs in turn with the others, after one that warms up."""
+    candidates = variants(family, cores, len(workload.batches[0]))
+    times = dict.fromkeys(candidates, float("inf"))
+    for turn in range(4):
+        for settings in candidates:
+            seconds = run(loaded.get(family, settings), workload)[0]
+            if turn:
+                times[settings] = min(times[settings], seconds)
     best = min(times, key=lambda settings: times[settings])
     loaded.keep_only({key for key in loaded.systems if key[0] != family} | {(family, best)})
     return best

@@ -1,5 +1,4 @@
-"""What goes into each matrix product and each cache of a model on real text, and how to make 8 bits of it without
-looking again.
+"""What goes into each product and each cache of a model on real text, and how to make 8 bits of it unseen.
 
 Knows: the network's parts, activations, quantization error. Does not know: ONNX.
 
@@ -28,8 +27,9 @@ Array = NDArray[np.float32]
 State = dict[str, NDArray[Any]]
 
 MAX_SAMPLES = 768
-# Keys and values beyond the largest seen are clipped; room for them costs a fifth of a step of 1/127.
-CACHE_ROOM = 1.2
+# Keys and values beyond the largest seen are clipped: room for them makes steps a fifth larger. A channel of keys that
+# was hardly ever used may be used by other text.
+CACHE_ROOM, LEAST_SHARE = 1.2, 0.01
 BATCH_SENTENCES = 32
 SMALLEST = 1e-8
 # Shares of the difficulty that move from input to matrix, and shares of the largest input that are not clipped.
@@ -193,7 +193,7 @@ def scale_caches(model: Transformer, state: State, largest: Mapping[str, Array])
     for name in cached_layers(model):
         steps = np.maximum(largest[name] * CACHE_ROOM / 127, SMALLEST)
         if name.endswith("key"):
-            factors = steps / steps.mean()
+            factors = np.maximum(steps / steps.mean(), LEAST_SHARE)
             for layer, each in ((name, 1 / factors), (name.removesuffix("key") + "query", factors)):
                 state[f"{layer}.weight"] = state[f"{layer}.weight"] * each[:, None]
                 state[f"{layer}.bias"] = state[f"{layer}.bias"] * each

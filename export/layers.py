@@ -27,7 +27,7 @@ class Matrices(Protocol):
     """How a precision stores and multiplies matrices."""
 
     dtype: type[np.floating[Any]]
-    """What states between the products, and caches, are numbers of."""
+    """What states between the products are numbers of."""
     cache_dtype: type[np.generic]
     """What the caches of keys and values hold."""
     candidate_blocks: bool

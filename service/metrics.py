@@ -192,8 +192,10 @@ class EngineMetrics:
 
     def _set(self, name: str, gauge: Gauge, value: float) -> None:
         with self._lock:
-            gauge.inc(value - self._contributed.get(name, 0.0))
-            self._contributed[name] = value
+            before = self._contributed.get(name, 0.0)
+            if value != before:
+                gauge.inc(value - before)
+                self._contributed[name] = value
 
     def forget(self) -> None:
         """The engine has ended: what it added to the gauges goes."""

@@ -13,6 +13,7 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,14 @@ from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found
 
 NOTHING = -np.inf
+
+
+@lru_cache(maxsize=1024)
+def first_places(count: int, width: int) -> NDArray[np.intp]:
+    """(count, 1), not to be written to: where each row begins in a flattened array (count, width)."""
+    places = np.arange(0, count * width, width)[:, None]
+    places.setflags(write=False)
+    return places
 
 
 class BeamSearch:
@@ -96,7 +105,7 @@ class BeamSearch:
             self.finish(np.flatnonzero(finishing.any(axis=1)), finishing, totals, parents, tokens)
         if ends.any():
             # A stable sort by "ends" brings the best K that do not end to the front, in order.
-            chosen = np.argsort(ends, axis=1, kind="stable")[:, :beams] + self.firsts(2 * beams)
+            chosen = ends.argsort(axis=1, kind="stable")[:, :beams] + self.firsts(2 * beams)
             self.live, parents, tokens = totals.take(chosen), parents.take(chosen), tokens.take(chosen)
         else:
             self.live, parents, tokens = totals[:, :beams], parents[:, :beams], tokens[:, :beams]
@@ -111,7 +120,7 @@ class BeamSearch:
 
     def firsts(self, width: int) -> NDArray[np.intp]:
         """(n, 1): where each sentence begins in a flattened array (n, width)."""
-        return np.arange(0, len(self) * width, width)[:, None]
+        return first_places(len(self), width)
 
     def extend(self, parents: NDArray[np.intp], tokens: NDArray[np.int64]) -> None:
         """Each beam becomes its parent's ids and a token; parents, tokens (n, K)."""
@@ -131,7 +140,7 @@ class BeamSearch:
         """
         width = self.num_candidates
         totals = (self.live[:, :, None] + log_probabilities[:, :, :width]).reshape(len(self), -1)
-        order = np.argsort(-totals, axis=1, kind="stable")[:, :width]
+        order = (-totals).argsort(axis=1, kind="stable")[:, :width]
         flat = order + self.firsts(totals.shape[1])
         return totals.take(flat), order // width, ids[:, :, :width].reshape(-1).take(flat)
 

@@ -129,8 +129,9 @@ class RunningBatch:
         query_rows = np.empty((self.num_sentences, width), np.int64)
         row_queries = np.empty(self.num_rows, np.int64)
         for beams, group in self.groups.items():
-            query_rows[group.slots[:, None], np.arange(beams)] = group.rows
-            query_rows[group.slots[:, None], np.arange(beams, width)] = group.rows[:, :1]
+            query_rows[group.slots, :beams] = group.rows
+            if beams < width:
+                query_rows[group.slots, beams:] = group.rows[:, :1]
             row_queries[group.rows] = group.slots[:, None] * width + np.arange(beams)
         return query_rows.reshape(-1), row_queries
 

@@ -52,6 +52,7 @@ class Worker:
         self.rules = rules  # None: any token may stand anywhere
         self.batch = RunningBatch(cache.max_rows)
         self.tokens = np.zeros(cache.max_rows, np.int64)
+        self.row_tokens = self.tokens  # those of the rows in use: one array as long as there are as many
         self.bindings: dict[int, Step] = {}
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
@@ -185,7 +186,9 @@ class Worker:
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
-        inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
+        if len(self.row_tokens) != num_rows:
+            self.row_tokens = self.tokens[:num_rows]
+        inputs = StepInputs(self.row_tokens, *self.layout_cache[1:], self.num_candidates())
         candidates = binding.run(inputs, num_sentences)
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):

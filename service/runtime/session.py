@@ -125,7 +125,7 @@ class StepBinding:
         self.no_keys = np.zeros(1, np.float32)
         self.ids = np.zeros(0, np.int64)
         self.log_probabilities = np.zeros(0, np.float32)
-        self.given: dict[str, tuple[int, int]] = {}  # address and length of the inputs bound last
+        self.given: dict[str, NDArray[np.int64]] = {}  # the inputs bound last
 
     def bind(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
         self.binding.bind_input(name, *CPU, array.dtype.type, shape, array.ctypes.data)
@@ -134,11 +134,10 @@ class StepBinding:
         self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
 
     def bind_if_new(self, name: str, array: NDArray[np.int64]) -> None:
-        """Binds a step's input where it is not the same memory as in the last step."""
-        place = array.__array_interface__["data"][0], len(array)
-        if self.given.get(name) != place:
-            self.given[name] = place
-            self.binding.bind_input(name, *CPU, np.int64, array.shape, place[0])
+        """Binds a step's input where it is not the same array as in the last step."""
+        if self.given.get(name) is not array:
+            self.given[name] = array
+            self.binding.bind_input(name, *CPU, np.int64, array.shape, array.__array_interface__["data"][0])
 
     def bind_for(self, num_rows: int, num_sentences: int, num_candidates: int) -> None:
         """Binds everything whose shape follows from the numbers of rows, sentences and candidates."""
