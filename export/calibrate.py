@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.machine import one_thread
 from model.reference_decode import batch_greedy
 from model.transformer import Transformer
 
@@ -115,6 +116,7 @@ def norm_of(name: str) -> tuple[str, str]:
 
 
 @torch.inference_mode()
+@one_thread()
 def record(
     model: Transformer,
     sources: Sequence[Sequence[int]],

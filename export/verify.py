@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.graph_runner import GraphRunner
+from model.machine import one_thread
 from model.reference_decode import extend_with, search_beams, search_greedily
 from model.transformer import Transformer
 
@@ -89,12 +90,8 @@ def verify(model: Transformer, runner: GraphRunner, end: int, exact: bool) -> Re
     score_difference = check_score(runner, sources, targets, [picked for _, picked in wanted], tolerance)
     check_beam_places(runner, sources, targets)
     length = min(SEARCH_LENGTH, model.config.max_positions)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a search is many small products: on a busy machine threads wait for each other, minutes
-    try:
+    with one_thread():
         searches = check_searches(model, runner, sources, end, length)[0] if exact else 0
-    finally:
-        torch.set_num_threads(threads)
     return Report(step_difference, score_difference, searches)
 
 

@@ -5,6 +5,8 @@ Knows: PyTorch's devices, the C library, oneDNN. Does not know: what is computed
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +30,18 @@ def keep_few_kernels() -> None:
     Every batch has a shape of its own, so that hardly one is used twice and all that are kept are some gigabytes.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For thousands of small products, as a search makes: where other work keeps a core busy, threads wait for each
+    other at every one of them, for minutes instead of seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:

@@ -1,8 +1,8 @@
 """What Python's garbage collector leaves alone while calls are answered.
 
-Knows: the gc module. Does not know: what is loaded. A full collection looks at every object there is, and nobody holds
-Python's lock meanwhile but itself: with the modules and models of a service that was 44 to 86 ms, some times in 10 s of
-load, in which no call was answered or refused.
+Knows: the gc module. Does not know: what is loaded. A full collection looks at every object there is and holds Python's
+lock meanwhile: with the modules and models of a service that was 44 to 86 ms, some times in 10 s of load, in which no
+call was answered or refused.
 """
 
 import gc

@@ -6,29 +6,18 @@ more work than the machine can do.
 """
 
 import asyncio
-import gc
 import random
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from service import garbage
 from tests.faults.calls import Caller, Outcome, codes
 from tests.faults.conftest import TEXTS
 from tests.faults.server_process import ServerProcess
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def quick_client() -> Iterator[None]:
-    """A full collection over all that pytest holds would be counted as the server's time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 MAX_DELAY_S = 1.0
 FLAGS = ("--max-delay-s", str(MAX_DELAY_S))
 SLOW_FLAGS = ("--num-workers", "1", "--max-rows", "16", *FLAGS)
@@ -36,6 +25,14 @@ STEP_MS = 25
 NUM_SENTENCES = 32  # of a call that keeps a real engine busy
 NUM_CLOSED = 32
 FLAT_BYTES = 24 * 2**20
+
+
+@pytest.fixture(autouse=True)
+def quick_client() -> Iterator[None]:
+    """A full collection over all that pytest holds would be counted as the server's time."""
+    garbage.set_aside()
+    yield
+    garbage.take_back()
 
 
 def percentile(values: list[float], share: float) -> float:
