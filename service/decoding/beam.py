@@ -12,6 +12,8 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 2K candidates a row are enough: a row gives at most K extensions to the live ones and one that ends.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -34,6 +36,11 @@ def first_places(count: int, width: int) -> NDArray[np.intp]:
     return places
 
 
+def is_any(what: NDArray[np.bool_]) -> bool:
+    """Whether any is true: a quarter of what ``what.any()`` takes, which is more than most steps' arithmetic."""
+    return int(np.count_nonzero(what)) > 0
+
+
 class BeamSearch:
     """Beam search of one width K.
 
@@ -41,23 +48,21 @@ class BeamSearch:
         live (n, K) float32: sums of log-probabilities of the live hypotheses, best first. In the first step all K rows
             hold the same prefix: only the first counts, the others are minus infinity.
         ids (n, K, T_max) int32: their tokens, valid up to lengths (n,).
-        finished_scores, finished_totals (n, K), finished_ids (n, K, T_max), finished_lengths (n, K): best first; minus
-            infinity where there is none yet.
+        finished: of each sentence up to K hypotheses, best first. A list: a step finishes few of them, and the dozen
+            array operations it took to merge those into arrays cost more than all else here.
+        worst (n,) float64: the score of the last of K finished ones; minus infinity where there are fewer.
     """
 
     def __init__(self, num_beams: int, end: int, max_target_tokens: int, stop_at_beams: bool = False) -> None:
         self.stop_at_beams = stop_at_beams
         self.num_beams, self.num_candidates, self.end = num_beams, 2 * num_beams, end
-        beams = num_beams
         self.lengths: NDArray[np.int32] = np.zeros(0, np.int32)
         self.max_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
         self.length_penalties: NDArray[np.float64] = np.zeros(0)
-        self.live: NDArray[np.float32] = np.zeros((0, beams), np.float32)
-        self.ids: NDArray[np.int32] = np.zeros((0, beams, max_target_tokens), np.int32)
-        self.finished_scores: NDArray[np.float64] = np.zeros((0, beams))
-        self.finished_totals: NDArray[np.float32] = np.zeros((0, beams), np.float32)
-        self.finished_ids: NDArray[np.int32] = np.zeros((0, beams, max_target_tokens), np.int32)
-        self.finished_lengths: NDArray[np.int32] = np.zeros((0, beams), np.int32)
+        self.live: NDArray[np.float32] = np.zeros((0, num_beams), np.float32)
+        self.ids: NDArray[np.int32] = np.zeros((0, num_beams, max_target_tokens), np.int32)
+        self.finished: list[list[Found]] = []
+        self.worst: NDArray[np.float64] = np.zeros(0)
         self.loops, self.penalties = LoopWatch(), Penalties(end)
 
     def __len__(self) -> int:
@@ -75,16 +80,14 @@ class BeamSearch:
         count, beams, size = len(options), self.num_beams, self.ids.shape[2]
         live = np.full((count, beams), NOTHING, np.float32)
         live[:, 0] = 0.0
+        self.finished += [[] for _ in options]
         new = {
             "lengths": np.zeros(count, np.int32),
             "max_lengths": np.array(max_lengths, np.int32),
             "length_penalties": np.array([o.length_penalty for o in options], float),
             "live": live,
             "ids": np.zeros((count, beams, size), np.int32),
-            "finished_scores": np.full((count, beams), NOTHING),
-            "finished_totals": np.full((count, beams), NOTHING, np.float32),
-            "finished_ids": np.zeros((count, beams, size), np.int32),
-            "finished_lengths": np.zeros((count, beams), np.int32),
+            "worst": np.full(count, NOTHING),
         }
         for name, values in new.items():
             setattr(self, name, np.concatenate([getattr(self, name), values]))
@@ -92,31 +95,31 @@ class BeamSearch:
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         # A sum is cheaper than looking at every number, and is not a number where one of them is not. It may also be
         # the sum of opposite infinities; then it is worth looking.
-        bad = np.isnan(log_probabilities.sum())
+        bad = math.isnan(np.add.reduce(log_probabilities, axis=None))
         failed = np.asarray(np.isnan(log_probabilities).any(axis=(1, 2))) if bad else np.zeros(len(self), bool)
         totals, parents, tokens = self.best_extensions(ids, log_probabilities)
         self.lengths += 1
         at_limit = self.lengths == self.max_lengths
+        done = at_limit | failed
         ends = tokens == self.end
         beams = self.num_beams
-        finishing = (ends | at_limit[:, None])[:, :beams]
-        if finishing.any():
-            finishing &= totals[:, :beams] > NOTHING
-            self.finish(np.flatnonzero(finishing.any(axis=1)), finishing, totals, parents, tokens)
-        if ends.any():
+        if is_any(ends) or is_any(at_limit):
+            finishing = (ends | at_limit[:, None])[:, :beams] & (totals[:, :beams] > NOTHING)
+            self.finish(finishing, totals, parents, tokens)
             # A stable sort by "ends" brings the best K that do not end to the front, in order.
             chosen = ends.argsort(axis=1, kind="stable")[:, :beams] + self.firsts(2 * beams)
             self.live, parents, tokens = totals.take(chosen), parents.take(chosen), tokens.take(chosen)
         else:
             self.live, parents, tokens = totals[:, :beams], parents[:, :beams], tokens[:, :beams]
         self.extend(parents, tokens)
-        best_live = self.live[:, 0] / self.lengths**self.length_penalties
-        full = self.finished_scores[:, -1] > NOTHING
-        beaten = full if self.stop_at_beams else full & (best_live <= self.finished_scores[:, -1])
-        looping = self.loops.looping(self.ids[:, 0], self.lengths)
-        if looping.any():
-            self.finish_loops(np.flatnonzero(looping & (self.finished_scores[:, 0] == NOTHING)))
-        return Advance(tokens, parents, beaten | at_limit | failed | looping, failed)
+        full = self.worst > NOTHING
+        if is_any(full):
+            best_live = self.live[:, 0] / self.lengths**self.length_penalties
+            done |= full if self.stop_at_beams else full & (best_live <= self.worst)
+        for sentence in self.loops.looping(self.ids[:, 0], self.lengths):
+            done[sentence] = True
+            self.finished[sentence] = self.finished[sentence] or [self.best_live(sentence)]
+        return Advance(tokens, parents, done, failed)
 
     def firsts(self, width: int) -> NDArray[np.intp]:
         """(n, 1): where each sentence begins in a flattened array (n, width)."""
@@ -124,11 +127,11 @@ class BeamSearch:
 
     def extend(self, parents: NDArray[np.intp], tokens: NDArray[np.int64]) -> None:
         """Each beam becomes its parent's ids and a token; parents, tokens (n, K)."""
-        longest = int(self.lengths.max())
+        longest = max(self.lengths.tolist())
         beams, size = self.num_beams, self.ids.shape[2]
         flat = self.ids.reshape(-1, size)
         self.ids[:, :, :longest] = flat[:, :longest].take(parents + self.firsts(beams), axis=0)
-        last = self.lengths[:, None] - 1 + np.arange(0, beams * size, size) + self.firsts(beams * size)
+        last = first_places(self.live.size, size).reshape(-1, beams) + (self.lengths[:, None] - 1)
         flat.reshape(-1)[last] = tokens
 
     def best_extensions(
@@ -146,55 +149,43 @@ class BeamSearch:
 
     def finish(
         self,
-        sentences: NDArray[np.intp],
         finishing: NDArray[np.bool_],
         totals: NDArray[np.float32],
         parents: NDArray[np.intp],
         tokens: NDArray[np.int64],
     ) -> None:
-        """Merges the finishing extensions of ``sentences`` (those that have any) into their K best finished ones."""
-        if not len(sentences):
-            return
-        beams = self.num_beams
-        lengths = self.lengths[sentences]
-        norms = lengths.astype(float) ** self.length_penalties[sentences]
-        new_totals = np.where(finishing, totals[:, :beams], NOTHING)[sentences].astype(np.float32)
-        scores = np.concatenate([self.finished_scores[sentences], new_totals / norms[:, None]], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :beams]
-        new_ids = self.ids[sentences[:, None], parents[sentences, :beams]]  # (m, K, T_max), a copy
-        new_ids[np.arange(len(sentences)), :, lengths - 1] = tokens[sentences, :beams]
-        rows = np.arange(len(sentences))[:, None]
-        self.finished_ids[sentences] = np.concatenate([self.finished_ids[sentences], new_ids], axis=1)[rows, best]
-        all_totals = np.concatenate([self.finished_totals[sentences], new_totals], axis=1)
-        self.finished_totals[sentences] = all_totals[rows, best]
-        all_lengths = np.concatenate([self.finished_lengths[sentences], np.repeat(lengths[:, None], beams, 1)], axis=1)
-        self.finished_lengths[sentences] = all_lengths[rows, best]
-        self.finished_scores[sentences] = scores[rows, best]
+        """Puts the ``finishing`` (n, K) ones of the best extensions among their sentences' finished ones."""
+        norms = self.lengths**self.length_penalties
+        places = finishing.nonzero()
+        for sentence, rank in zip(*(place.tolist() for place in places), strict=True):
+            kept, total = self.finished[sentence], totals[sentence, rank]
+            score = float(total / norms[sentence])
+            before = self.ids[sentence, parents[sentence, rank], : self.lengths[sentence] - 1]
+            token = int(tokens[sentence, rank])
+            found = Found((*before.tolist(), token), float(total), score, token == self.end)
+            # Behind equal ones: those finished first, and of one step the better extensions, come first.
+            kept.insert(bisect_right(kept, -score, key=lambda one: -one.score), found)
+            del kept[self.num_beams :]
+            if len(kept) == self.num_beams:
+                self.worst[sentence] = kept[-1].score
 
-    def finish_loops(self, sentences: NDArray[np.intp]) -> None:
-        """Makes the best live hypothesis of each of ``sentences`` its only finished one."""
-        lengths = self.lengths[sentences]
-        self.finished_ids[sentences, 0] = self.ids[sentences, 0]
-        self.finished_lengths[sentences, 0] = lengths
-        self.finished_totals[sentences, 0] = self.live[sentences, 0]
-        self.finished_scores[sentences, 0] = self.live[sentences, 0] / lengths ** self.length_penalties[sentences]
+    def best_live(self, sentence: int) -> Found:
+        """The best live hypothesis of a sentence, as if it were finished."""
+        length, total = int(self.lengths[sentence]), self.live[sentence, 0]
+        score = float(total / (self.lengths**self.length_penalties)[sentence])
+        ids = tuple(self.ids[sentence, 0, :length].tolist())
+        return Found(ids, float(total), score, ids[-1] == self.end)
 
     def found(self, sentence: int) -> list[Found]:
-        results = []
-        for beam in range(self.num_beams):
-            score = float(self.finished_scores[sentence, beam])
-            if score > NOTHING:
-                length = int(self.finished_lengths[sentence, beam])
-                ids = tuple(self.finished_ids[sentence, beam, :length].tolist())
-                ended = ids[-1] == self.end
-                repeats = not ended and self.loops.ends_in_loop(sentence, ids)
-                results.append(Found(ids, float(self.finished_totals[sentence, beam]), score, ended, repeats))
-        return results
+        loops = self.loops
+        return [
+            found._replace(repeats=not found.ended and loops.ends_in_loop(sentence, found.ids))
+            for found in self.finished[sentence]
+        ]
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         self.loops.keep(which)
         self.penalties.keep(which)
-        names = ("lengths", "max_lengths", "length_penalties", "live", "ids")
-        finished = ("finished_scores", "finished_totals", "finished_ids", "finished_lengths")
-        for name in (*names, *finished):
+        self.finished = [finished for finished, stays in zip(self.finished, which.tolist(), strict=True) if stays]
+        for name in ("lengths", "max_lengths", "length_penalties", "live", "ids", "worst"):
             setattr(self, name, getattr(self, name)[which])

@@ -55,7 +55,8 @@ class GreedySearch:
         self.totals += log_probabilities[:, 0, 0]
         failed = np.isnan(self.totals)
         done = (tokens[:, 0] == self.end) | (self.lengths == self.max_lengths) | failed
-        done |= self.loops.looping(self.ids, self.lengths)
+        for sentence in self.loops.looping(self.ids, self.lengths):
+            done[sentence] = True
         return Advance(tokens, None, done, failed)
 
     def found(self, sentence: int) -> list[Found]:

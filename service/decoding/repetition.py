@@ -7,8 +7,8 @@ tokens repeated, at least MIN_REPEATS times, and that is more than SOURCE_FACTOR
 anywhere in the source (there, twice is enough). So "no no no" survives, and so does a refrain that the source has.
 
 It is looked for when a translation has grown by another CHECK_EVERY tokens: by the sentence's own length, so that what
-it is batched with changes nothing. Most steps cost nothing more; where all of 128 sentences are looked at, 150 to
-230 us (one core).
+it is batched with changes nothing. Most steps cost next to nothing: a loop's newest token stands among the MAX_PERIOD
+before it, and only where it does is there more to look at.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ MIN_REPEATS = 4
 MAX_PERIOD = 16
 SOURCE_FACTOR = 2
 CHECK_EVERY = 8
+NEWEST = np.arange(1, MAX_PERIOD + 2)
 
 
 class LoopWatch:
@@ -28,31 +29,29 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.sources: list[Sequence[int]] = []
-        self.rest = 0  # so many steps from now no sentence is due
 
     def admit(self, sources: Sequence[Sequence[int]]) -> None:
         """Adds sentences without a token behind those already here."""
-        self.rest = min(self.rest, MIN_LOOP_TOKENS - 1)
         self.sources += sources
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Forgets the sentences where ``which`` (n,) is false."""
         self.sources = [source for source, stays in zip(self.sources, which.tolist(), strict=True) if stays]
 
-    def looping(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which sentences loop now, (n,); called once a step. ids: (n, T_max), valid up to lengths (n,)."""
-        found = np.zeros(len(lengths), bool)
-        self.rest -= 1
-        if self.rest >= 0 or not len(lengths):
-            return found
-        due = np.flatnonzero((lengths >= MIN_LOOP_TOKENS) & (lengths % CHECK_EVERY == 0))
-        to_next = np.maximum(CHECK_EVERY - lengths % CHECK_EVERY, MIN_LOOP_TOKENS - lengths)
-        self.rest = int(to_next.min()) - 1
-        if len(due):
-            runs = loop_tokens(ids[due], lengths[due])
-            for sentence, run in zip(due[runs > 0].tolist(), runs[runs > 0].tolist(), strict=True):
-                found[sentence] = self.is_too_long(sentence, run)
-        return found
+    def looping(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> list[int]:
+        """Which sentences loop now; called once a step. ids: (n, T_max), valid up to lengths (n,)."""
+        grown = enumerate(lengths.tolist())
+        due = [i for i, length in grown if length % CHECK_EVERY == 0 and length >= MIN_LOOP_TOKENS]
+        if not due:
+            return []
+        # (m, MAX_PERIOD + 1), the newest first. The place before the first token is the last one, which is harmless.
+        recent = ids[np.array(due)[:, None], lengths[due, None] - NEWEST]
+        comes_back = (recent[:, 1:] == recent[:, :1]).any(axis=1)
+        due = [i for i, some in zip(due, comes_back.tolist(), strict=True) if some]
+        if not due:
+            return []
+        runs = loop_tokens(ids[due], lengths[due]).tolist()
+        return [i for i, run in zip(due, runs, strict=True) if run and self.is_too_long(i, run)]
 
     def ends_in_loop(self, sentence: int, ids: Sequence[int]) -> bool:
         """Whether a translation of any length ends in a loop."""

@@ -43,8 +43,7 @@ class Moves:
     targets: NDArray[np.intp]
 
 
-# (K, K) for each beam width K: is the second beam before the first?
-EARLIER = {beams: np.tri(beams, k=-1, dtype=bool) for beams in range(1, MAX_BEAMS + 1)}
+PLACES = [np.arange(beams) for beams in range(MAX_BEAMS + 1)]
 NO_MOVES = Moves(np.zeros(0, np.intp), np.zeros(0, np.intp))
 
 
@@ -132,29 +131,41 @@ class RunningBatch:
             query_rows[group.slots, :beams] = group.rows
             if beams < width:
                 query_rows[group.slots, beams:] = group.rows[:, :1]
-            row_queries[group.rows] = group.slots[:, None] * width + np.arange(beams)
+            row_queries[group.rows] = group.slots[:, None] * width + PLACES[beams]
         return query_rows.reshape(-1), row_queries
 
     @staticmethod
-    def reorder(group: Group, parents: NDArray[np.intp]) -> Moves:
+    def reorder(group: Group, parents: NDArray[np.intp]) -> Moves | None:
         """Gives every beam a row that will hold its parent's past, with as few copies as possible.
 
         The first child of a parent keeps the parent's row; further children get rows whose beams have no child.
         Example: rows [10, 11, 12, 13], parents [0, 0, 1, 2] -> rows [10, 13, 11, 12], one copy, 10 to 13.
+
+        Returns:
+            None where every beam keeps its row. Numbers of lists: up to 30 sentences of 4 beams that is faster than
+            array operations, of which it takes a dozen.
         """
-        rows = group.rows
-        num_sentences, beams = rows.shape
-        firsts = np.arange(0, num_sentences * beams, beams)[:, None]
-        sources = rows.take(parents + firsts)
-        same = parents[:, :, None] == parents[:, None, :]  # (n, K, K)
-        repeated = (same & EARLIER[beams]).any(axis=2)
-        if not repeated.any():
-            group.rows = sources
-            return NO_MOVES
-        has_child = np.zeros(rows.size, bool)
-        has_child[parents + firsts] = True
-        # The childless rows of each sentence first; the i-th further child gets the i-th of them.
-        spare = rows.take(np.argsort(has_child.reshape(rows.shape), axis=1, kind="stable") + firsts)
-        rank = np.maximum(np.cumsum(repeated, axis=1) - 1, 0)
-        group.rows = np.where(repeated, spare.take(rank + firsts), sources)
-        return Moves(sources[repeated], group.rows[repeated])
+        beams = group.rows.shape[1]
+        itself = list(range(beams))
+        wanted = parents.tolist()
+        if all(own == itself for own in wanted):
+            return None
+        sources: list[int] = []
+        targets: list[int] = []
+        new = group.rows.tolist()
+        for sentence, own in enumerate(wanted):
+            if own == itself:
+                continue
+            rows, spare = new[sentence], [beam for beam in itself if beam not in own]
+            new[sentence] = [rows[parent] for parent in own]
+            if not spare:
+                continue
+            with_child: set[int] = set()
+            for beam, parent in enumerate(own):
+                if parent in with_child:
+                    sources.append(rows[parent])
+                    new[sentence][beam] = rows[spare.pop(0)]
+                    targets.append(new[sentence][beam])
+                with_child.add(parent)
+        group.rows = np.array(new, np.intp)
+        return Moves(np.array(sources, np.intp), np.array(targets, np.intp)) if sources else NO_MOVES

@@ -90,7 +90,7 @@ class Translator:
 
     def replay(self, golden: Sequence[Golden], where: str) -> None:
         for example in golden:
-            if example.precision != self.info.precision:
+            if example.precision != self.info.precision or example.num_beams > self.max_beams:
                 continue
             languages = (self.info.source_language, self.info.target_language)
             result = self.translate([example.source], DecodeOptions(num_beams=example.num_beams), languages)[0]

@@ -52,7 +52,6 @@ class Worker:
         self.rules = rules  # None: any token may stand anywhere
         self.batch = RunningBatch(cache.max_rows)
         self.tokens = np.zeros(cache.max_rows, np.int64)
-        self.row_tokens = self.tokens  # those of the rows in use: one array as long as there are as many
         self.bindings: dict[int, Step] = {}
         self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
@@ -186,9 +185,7 @@ class Worker:
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
-        if len(self.row_tokens) != num_rows:
-            self.row_tokens = self.tokens[:num_rows]
-        inputs = StepInputs(self.row_tokens, *self.layout_cache[1:], self.num_candidates())
+        inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
         candidates = binding.run(inputs, num_sentences)
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):
@@ -225,9 +222,9 @@ class Worker:
 
     def postprocess(self, beams: int, group: Group, advance: Advance) -> None:
         """Moves beams to their parents' past, stores the new tokens, answers the sentences that are done."""
-        if advance.parents is not None:
-            moves = self.batch.reorder(group, advance.parents)
-            self.cache.copy_rows(moves.sources, moves.targets)
+        if advance.parents is not None and (moves := self.batch.reorder(group, advance.parents)):
+            if len(moves.sources):
+                self.cache.copy_rows(moves.sources, moves.targets)
             self.layout_cache = None
         self.tokens[group.rows] = advance.tokens
         if not advance.done.any():

@@ -22,7 +22,7 @@ def is_found(ids: list[int], source: tuple[int, ...] = PLAIN) -> bool:
     watch.admit([source])
     padded = np.zeros((1, SIZE), np.int32)
     padded[0, : len(ids)] = ids
-    return bool(watch.looping(padded, np.array([len(ids)], np.int32))[0])
+    return watch.looping(padded, np.array([len(ids)], np.int32)) == [0]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_finished_hypothesis_must_stand_among_the_best_beams() -> None:
     values = np.array([[[-1.0, -1.1, -1.2, -1.3], [-1.0] * 4]], np.float32)
     advance = search.advance(ids, values)
     assert advance.tokens.tolist() == [[5, 6]]
-    assert search.finished_scores.tolist() == [[-np.inf, -np.inf]]
+    assert search.finished == [[]]
 
 
 def test_only_the_sentence_with_numbers_that_are_none_fails() -> None:

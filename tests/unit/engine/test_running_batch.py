@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.decoding.options import DecodeOptions
 from service.engine.request import Sentence
-from service.engine.running_batch import Active, Group, RunningBatch
+from service.engine.running_batch import NO_MOVES, Active, Group, RunningBatch
 
 
 def member(beams: int) -> Active:
@@ -23,6 +23,7 @@ def search(beams: int) -> Mock:
 def test_the_first_child_keeps_its_parents_row() -> None:
     group = Group(search(4), rows=np.array([[10, 11, 12, 13]]))
     moves = RunningBatch.reorder(group, np.array([[0, 0, 1, 2]]))
+    assert moves is not None
     assert group.rows.tolist() == [[10, 13, 11, 12]]
     assert (moves.sources.tolist(), moves.targets.tolist()) == ([10], [13])
 
@@ -37,7 +38,7 @@ def test_after_a_reorder_every_beam_finds_its_parents_past(data: st.DataObject) 
     past = np.arange(n * beams)  # what each row holds
     wanted = past[np.take_along_axis(rows, parents, axis=1)]
     group = Group(search(beams), rows=rows.copy())
-    moves = RunningBatch.reorder(group, parents)
+    moves = RunningBatch.reorder(group, parents) or NO_MOVES
     assert not set(moves.sources) & set(moves.targets)
     past[moves.targets] = past[moves.sources]
     assert (past[group.rows] == wanted).all()
