@@ -1,9 +1,10 @@
 """A load test through real gRPC: how many requests a second are answered in time?
 
 Sentences arrive one by one at seeded random times (a Poisson process), at rising rates, until the objective is missed
-twice in a row; at each rate the systems take turns, while the others run and have nothing to do. Then at twice the best
-rate, which no machine should be asked to carry: there the service refuses what it could not answer in time, as its
-operator told it to. The same for our engine behind a static batching front, and for CTranslate2 behind the same front.
+twice in a row; at each rate the systems take turns, several phases each, while the others run and have nothing to do;
+the median phase counts. Then at twice the best rate, which no machine should be asked to carry: there the service
+refuses what it could not answer in time, as its operator told it to. The same for our engine behind a static batching
+front, and for CTranslate2 behind the same front.
 Goodput is the calls a second answered within the objective; the best rate is the highest where 99 of 100 calls were.
 
 On more than two cores the last core is the client's. On one or two the client shares them, at a higher priority where
@@ -15,11 +16,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
 MAX_MISSES = 2
 NUM_TEXTS = 500  # different ones; each call takes any
 RECORDED = (
-    *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "duration_s"),
+    *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "duration_s", "repeats"),
     *("max_delay_ms", "window_ms", "max_batch", "lanes"),
 )
 DELAY_SHARE = 0.7  # of the objective: an answer that is expected later would come too late
@@ -118,18 +121,21 @@ def server(system: str, artifacts: Artifacts, given: argparse.Namespace, cores: 
                 process.wait()
 
 
-def row_of(system: str, outcome: Outcome, objective_s: float) -> dict[str, Any]:
+def row_of(system: str, outcomes: list[Outcome], objective_s: float) -> dict[str, Any]:
+    """Phases of one rate as one row: latencies are the median phase's, so that one bad moment of a shared machine does
+    not decide; goodput is the mean."""
+    errors = sum((Counter(outcome.errors) for outcome in outcomes), Counter())
     return {
         "system": system,
-        "rate": outcome.rate,
-        "num_sent": outcome.num_sent,
-        "goodput": outcome.goodput(objective_s),
-        "p50_ms": finite(outcome.percentile_s(0.5) * 1000),
-        "p99_ms": finite(outcome.percentile_s(0.99) * 1000),
-        "errors": sum(outcome.errors.values()),
-        "errors_by_code": outcome.errors,
-        "refused_p99_ms": p99_ms(outcome.refusals_s),
-        "late_p99_ms": p99_ms(outcome.late_s),
+        "rate": outcomes[0].rate,
+        "num_sent": sum(outcome.num_sent for outcome in outcomes),
+        "goodput": statistics.fmean(outcome.goodput(objective_s) for outcome in outcomes),
+        "p50_ms": finite(1000 * statistics.median(outcome.percentile_s(0.5) for outcome in outcomes)),
+        "p99_ms": finite(1000 * statistics.median(outcome.percentile_s(0.99) for outcome in outcomes)),
+        "errors": errors.total(),
+        "errors_by_code": dict(errors),
+        "refused_p99_ms": p99_ms([time for outcome in outcomes for time in outcome.refusals_s]),
+        "late_p99_ms": p99_ms([time for outcome in outcomes for time in outcome.late_s]),
     }
 
 
@@ -147,25 +153,29 @@ class Contender:
 
     system: str
     client: OpenLoop
+    outcomes: list[Outcome] = field(default_factory=list)
     best_rate: float = 0.0
     misses: int = 0
 
-    async def measure(self, rate: float, given: argparse.Namespace, chosen: list[str], number: int) -> dict[str, Any]:
+    async def phase(self, rate: float, given: argparse.Namespace, chosen: list[str], number: int) -> None:
         """One phase at ``rate``; the calls of phase ``number`` come at the same times whoever is measured."""
-        objective_s = given.objective_ms / 1000
-        outcome = await self.client.phase(chosen, rate, given.duration_s, seed=given.seed + number)
-        kept = outcome.percentile_s(0.99) <= objective_s
+        self.outcomes.append(await self.client.phase(chosen, rate, given.duration_s, seed=given.seed + number))
+
+    def row(self, given: argparse.Namespace, overload: bool) -> dict[str, Any]:
+        """The phases since the last row."""
+        row = row_of(self.system, self.outcomes, given.objective_ms / 1000)
+        kept = isinstance(row["p99_ms"], float) and row["p99_ms"] <= given.objective_ms
         if kept:
-            self.best_rate, self.misses = max(rate, self.best_rate), 0
+            self.best_rate, self.misses = max(row["rate"], self.best_rate), 0
         else:
             self.misses += 1
-        row = row_of(self.system, outcome, objective_s) | {"kept": kept}
+        self.outcomes = []
         print(markdown([row], COLUMNS).splitlines()[-1], flush=True)
-        return row
+        return row | {"kept": kept, "overload": overload}
 
 
 async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
-    """Rising rates to the knee of each and past it, then twice the best; at each rate all in turn."""
+    """Rising rates to the knee of each and past it, then twice the best; at each rate all in turn, several times."""
     contenders = [
         Contender(system, OpenLoop(address, given.beams, given.forced or MAX_LENGTH, given.timeout_s))
         for system, address in addresses.items()
@@ -175,12 +185,16 @@ async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: li
     rows: list[dict[str, Any]] = []
     rate, number = given.first_rate, 0
     while rate <= given.max_rate and (left := [one for one in contenders if one.misses < MAX_MISSES]):
-        for contender in left:
-            rows.append(await contender.measure(rate, given, chosen, number) | {"overload": False})
-        rate, number = rate * given.growth, number + 1
+        for _ in range(given.repeats):
+            for contender in left:
+                await contender.phase(rate, given, chosen, number)
+            number += 1
+        rows += [contender.row(given, overload=False) for contender in left]
+        rate *= given.growth
     for contender in contenders:
-        twice = 2 * (contender.best_rate or given.first_rate)
-        rows.append(await contender.measure(twice, given, chosen, number) | {"overload": True})
+        for i in range(given.repeats):
+            await contender.phase(2 * (contender.best_rate or given.first_rate), given, chosen, number + i)
+        rows.append(contender.row(given, overload=True))
         await contender.client.close()
     return sorted(rows, key=lambda row: list(addresses).index(row["system"]))
 
@@ -233,7 +247,8 @@ def options() -> argparse.ArgumentParser:
     arguments.add_argument("--first-rate", type=float, default=20.0, help="calls a second")
     arguments.add_argument("--growth", type=float, default=1.15, help="each rate is so many times the one before")
     arguments.add_argument("--max-rate", type=float, default=2000.0)
-    arguments.add_argument("--duration-s", type=float, default=15.0, help="of each rate")
+    arguments.add_argument("--duration-s", type=float, default=15.0, help="of each phase")
+    arguments.add_argument("--repeats", type=int, default=3, help="phases of each rate")
     arguments.add_argument("--warm-up-s", type=float, default=5.0)
     arguments.add_argument(
         "--max-delay-ms", type=float, default=0.0, help="past it Dragoman refuses; 0: 0.7 of the objective"
@@ -250,6 +265,7 @@ def main() -> int:
     given = options().parse_args()
     if given.quick:
         given.first_rate, given.growth, given.duration_s, given.warm_up_s, given.max_rate = 4.0, 2.0, 2.0, 1.0, 8.0
+        given.repeats = 1
     model, artifacts = prepare(given)
     if given.forced:
         chosen = random_model.texts(NUM_TEXTS, given.forced, model.vocab_size, given.seed)

@@ -59,13 +59,14 @@ def padded(state: Mapping[str, NDArray[np.generic]], vocab_size: int, is_tied: b
 
 
 def best_candidates(graph: GraphBuilder, numbers: str, count: str, vocab_size: int) -> tuple[str, str]:
-    """The ``count`` (1,) largest of each row of ``numbers`` (R, V), largest first: numbers and ids, (R, C) each.
+    """The ``count`` (1,) largest of each row of ``numbers`` (R, 1, V), largest first: numbers and ids, (R, C) each.
 
     Of equal numbers the one with the smaller id comes first. ``vocab_size`` 0: without blocks.
     """
     size = block_size(vocab_size) if vocab_size else 0
     if not size:
-        values, ids = graph.ops("TopK", numbers, count, num_outputs=2, axis=-1)
+        rows = graph.op("Reshape", numbers, graph.constant([0, -1], np.int64))
+        values, ids = graph.ops("TopK", rows, count, num_outputs=2, axis=-1)
         return values, ids
     blocks = graph.op("Reshape", numbers, graph.constant([0, vocab_size // size, size], np.int64))
     maxima = graph.op("ReduceMax", blocks, graph.constant([2], np.int64), keepdims=0)  # (R, V / size)
@@ -79,6 +80,5 @@ def best_candidates(graph: GraphBuilder, numbers: str, count: str, vocab_size: i
     values, offsets = graph.ops("TopK", kept, count, num_outputs=2, axis=-1)
     width = graph.constant([size], np.int64)
     block = graph.op("Div", offsets, width)
-    within = graph.op("Sub", offsets, graph.op("Mul", block, width))
     first = graph.op("Mul", graph.op("GatherElements", best, block, axis=1), width)
-    return values, graph.op("Add", first, within)
+    return values, graph.op("Add", first, graph.op("Mod", offsets, width))

@@ -58,9 +58,9 @@ def embed_sequence(layers: Layers, ids: str, length: str, side: str) -> str:
     """(B, T) ids -> (B * T, M)."""
     graph = layers.graph
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-    positions = graph.op("Range", zero, graph.op("Squeeze", length), one)
-    vectors = layers.embed(ids, positions, side)
-    return graph.reshape(vectors, [-1, layers.config.model_width])
+    flat = graph.reshape(ids, [-1])
+    places = graph.op("Range", zero, graph.op("Squeeze", graph.op("Shape", flat)), one)
+    return layers.embed(flat, graph.op("Mod", places, length), side)
 
 
 class Encoded(NamedTuple):
@@ -139,6 +139,9 @@ class DecoderStep:
     Self-attention and cross-attention are both GroupQueryAttention with one query token: its cost follows each row's
     real length, and each head of each row is computed on its own, so that no result depends on other rows. In
     cross-attention the K beams of a sentence are K groups of query heads over its one set of keys and values.
+
+    States are (R, 1, M), one token of each row, which is how attention takes and gives them: with few rows every
+    operator costs 2 to 4 us, whatever it does.
     """
 
     def __init__(self, model: Model, matrices: Matrices, weights: WeightsFile, num_beams: int) -> None:
@@ -186,35 +189,32 @@ class DecoderStep:
         return results[0]
 
     def self_attention(self, x: str, layer: int) -> str:
-        name, width = f"decoder.{layer}.self_attention", self.config.model_width
+        name = f"decoder.{layer}.self_attention"
         joined = self.layers.linear(self.layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
-        joined = self.graph.reshape(joined, [-1, 1, 3 * width])
         context = self.attend(name, joined, "", "", f"self_{{}}_{layer}", self.lengths, groups=1)
-        update = self.layers.linear(self.graph.reshape(context, [-1, width]), f"{name}.output")
-        return self.layers.leave(x, update, name)
+        return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
 
     def cross_attention(self, x: str, layer: int) -> str:
         name, width = f"decoder.{layer}.cross_attention", self.config.model_width
-        query = self.layers.linear(self.layers.enter(x, name), f"{name}.query")  # (R, M)
-        query = self.graph.op("Gather", query, self.query_rows)  # (N * K, M)
-        query = self.swap_beams_and_heads(query, self.num_beams, self.config.num_heads)
-        query = self.graph.reshape(query, [-1, 1, self.num_beams * width])
+        query = self.layers.linear(self.layers.enter(x, name), f"{name}.query")
+        query = self.graph.op("Gather", query, self.query_rows)  # (N * K, 1, M)
+        query = self.swap_beams_and_heads(query, self.num_beams, self.config.num_heads, self.num_beams * width)
         no_keys, past, lengths = self.no_keys, f"cross_{{}}_{layer}", self.source_lengths_less_1
         context = self.attend(name, query, no_keys, no_keys, past, lengths, groups=self.num_beams)
-        context = self.swap_beams_and_heads(context, self.config.num_heads, self.num_beams)
-        context = self.graph.op("Gather", self.graph.reshape(context, [-1, width]), self.row_queries)  # (R, M)
+        context = self.swap_beams_and_heads(context, self.config.num_heads, self.num_beams, width)
+        context = self.graph.op("Gather", context, self.row_queries)
         return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
 
-    def swap_beams_and_heads(self, x: str, first: int, second: int) -> str:
-        """(N, first, second, D) -> (N, second, first, D); nothing to do for one beam."""
+    def swap_beams_and_heads(self, x: str, first: int, second: int, width: int) -> str:
+        """(N, first, second, D) -> (N, second, first, D), as (..., 1, width); nothing to do for one beam."""
         if self.num_beams == 1:
             return x
         x = self.graph.reshape(x, [-1, first, second, self.head_width])
-        return self.graph.op("Transpose", x, perm=[0, 2, 1, 3])
+        return self.graph.reshape(self.graph.op("Transpose", x, perm=[0, 2, 1, 3]), [-1, 1, width])
 
     def build(self) -> onnx.ModelProto:
         graph, layers = self.graph, self.layers
-        x = layers.embed(self.tokens, self.lengths, "target")
+        x = graph.reshape(layers.embed(self.tokens, self.lengths, "target"), [-1, 1, self.config.model_width])
         for i in range(self.config.num_decoder_layers):
             x = self.cross_attention(self.self_attention(x, i), i)
             name = f"decoder.{i}.feed_forward"

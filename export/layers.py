@@ -37,7 +37,7 @@ class Matrices(Protocol):
         """x (N, K) times ``weight`` (K, M_out), plus bias: (N, M_out)."""
 
     def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
-        """Rows of an embedding (V, M): (..., M) float32."""
+        """Rows ``ids`` (N,) of an embedding (V, M): (N, M) float32."""
 
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         """x (N, M) times the transpose of an embedding (V, M): logits (N, V)."""
@@ -111,8 +111,8 @@ class PerRowInt8(Plain):
 
     def multiply(self, graph: GraphBuilder, x: str, columns: str, scales: str) -> str:
         # An all-zero row has scale 0: whatever its quotients 0 / 0 round to, the product is multiplied by 0 again.
-        limit = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([1], np.int64), keepdims=1)
-        scale = graph.op("Mul", limit, graph.constant(1 / 127, np.float32))  # (N, 1)
+        limit = graph.op("ReduceMax", graph.op("Abs", x), graph.constant([-1], np.int64), keepdims=1)
+        scale = graph.op("Mul", limit, graph.constant(1 / 127, np.float32))  # (N, 1), or (R, 1, 1)
         flat = graph.reshape(scale, [-1])
         rounded = graph.op("QuantizeLinear", x, flat, self.centres(graph, flat), axis=0)
         one, zero_point = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
@@ -135,8 +135,7 @@ class PerRowInt8(Plain):
         rounded, scale = self.quantize(table.T)
         rows = graph.op("Gather", graph.weight(f"{name}.int8", np.ascontiguousarray(rounded.T)), ids)
         scales = graph.op("Gather", graph.weight(f"{name}.scale", scale), ids)
-        scales = graph.op("Unsqueeze", scales, graph.constant([-1], np.int64))
-        return graph.op("Mul", graph.op("Cast", rows, to=1), scales)
+        return graph.op("DequantizeLinear", rows, scales, axis=0)
 
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         rounded, scale = self.quantize(table.T)
@@ -216,7 +215,7 @@ class Layers:
         return self.norm(x, f"{name}_norm") if self.config.norm == "pre" else x
 
     def embed(self, ids: str, positions: str, side: str) -> str:
-        """Token ids and position numbers of one shape -> vectors (..., M)."""
+        """Token ids (N,) and position numbers (N,) -> vectors (N, M)."""
         name = "source_embedding" if self.config.tie_embeddings else f"{side}_embedding"
         vectors = self.matrices.gather(self.graph, ids, self.state[f"{name}.weight"], name)
         if self.config.scale_embeddings:

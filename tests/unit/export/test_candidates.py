@@ -21,7 +21,7 @@ PRIME = 4099
 def candidate_session(vocab_size: int) -> ort.InferenceSession:
     """``vocab_size`` 0: without blocks."""
     graph = GraphBuilder("candidates", WeightsFile("weights.bin"))
-    graph.input("numbers", np.float32, ["R", "V"])
+    graph.input("numbers", np.float32, ["R", 1, vocab_size or "V"])
     graph.input("count", np.int64, [1])
     values, ids = best_candidates(graph, "numbers", "count", vocab_size)
     graph.output(values, "values", np.float32, ["R", "C"])
@@ -36,7 +36,7 @@ def test_blocks_give_the_same_as_one_look_at_all(vocab_size: int) -> None:
     numbers[3, 100:] = -np.inf
     blocks, plain = candidate_session(vocab_size), candidate_session(0)
     for count in (1, 2, 12, 40):
-        feeds = {"numbers": numbers, "count": np.array([count])}
+        feeds = {"numbers": numbers[:, None], "count": np.array([count])}
         for found, wanted in zip(blocks.run(None, feeds), plain.run(None, feeds), strict=True):
             assert (found == wanted).all()
 

@@ -68,8 +68,8 @@ def plant_shifted_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plant_swapped_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def swapped(self: DecoderStep, x: str, first: int, second: int) -> str:
-        return x  # beams and heads stay in the order of the queries
+    def swapped(self: DecoderStep, x: str, first: int, second: int, width: int) -> str:
+        return self.graph.reshape(x, [-1, 1, width])  # beams and heads stay in the order of the queries
 
     monkeypatch.setattr(DecoderStep, "swap_beams_and_heads", swapped)
 
