@@ -10,7 +10,7 @@ BENCH := build/bench/quick
 
 FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
 CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
-EXPORT_FLAGS := --model-version 3 --max-source-tokens 72 --max-target-tokens 160 \
+EXPORT_FLAGS := --model-version 4 --max-source-tokens 72 --max-target-tokens 160 \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 

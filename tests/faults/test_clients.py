@@ -14,10 +14,13 @@ from tests.faults.conftest import TEXTS
 from tests.faults.server_process import ROOT, ServerProcess
 
 pytestmark = pytest.mark.integration
+# Answers as large as they are: gzipped, thousands of them fit into what a connection takes of a client that reads none.
 FLAGS = ("--num-workers", "1", "--max-rows", "4", "--max-beams", "4", "--max-stream-texts", "8")
+FLAGS += ("--compress-from-bytes", "0")
 CONFIG = pb.TranslateStreamRequest(
     config=pb.StreamConfig(source_language="en", target_language="fr", options=pb.DecodeOptions(num_beams=1))
 )
+STAGE = 'dragoman_cancelled_total{{stage="{}"}}'
 # Makes one call and waits for its answer, which does not come.
 VANISHING = """
 import sys, grpc
@@ -36,7 +39,7 @@ def server():
 
 
 def stage(server: ServerProcess, name: str) -> float:
-    return server.samples().get(f'dragoman_cancelled_total{{stage="{name}"}}', 0.0)
+    return server.samples().get(STAGE.format(name), 0.0)
 
 
 async def still_right(server: ServerProcess, golden: dict[str, str]) -> None:
@@ -81,7 +84,8 @@ def test_a_client_leaves(
     server.wait_for_sample("dragoman_open_requests", 0)
     server.tell("open")
     server.wait_for_rest(base)
-    assert {name: stage(server, name) - before[name] for name in expected} == expected
+    for name, count in expected.items():  # the engine counts a little after the call is gone
+        server.wait_for_sample(STAGE.format(name), before[name] + count)
     asyncio.run(still_right(server, golden))
 
 
@@ -119,7 +123,7 @@ def test_deadlines_in_the_queue_while_decoding_and_already_past(server: ServerPr
         async with Caller(server.address) as caller:
             patient = asyncio.create_task(caller.translate(TEXTS[0]))
             await asyncio.to_thread(server.wait_for_word, "at gate")
-            outcomes = await caller.translate_each(TEXTS, timeout_s=0.3)
+            outcomes = await caller.translate_each(TEXTS, timeout_s=1.5)  # less may be refused as too little
             outcomes.append(await caller.translate(TEXTS[0], timeout_s=0.000_001))
             assert codes(outcomes) == {"DEADLINE_EXCEEDED": len(TEXTS) + 1}
             assert not patient.done()
@@ -148,20 +152,21 @@ def test_a_stopped_reader_holds_a_bounded_buffer_and_nobody_else(
             await call.write(pb.TranslateStreamRequest(text=pb.StreamText(id=str(num_sent), text=large)))
             num_sent += 1
 
-    async def until_it_stands_still() -> None:
+    async def until_it_stands_still(senders: "list[asyncio.Task[None]]") -> None:
         before = -1
         while before != num_sent or not num_sent:
             before = num_sent
-            await asyncio.sleep(0.3)
+            await asyncio.wait(senders, timeout=0.3)
+            assert not any(sender.done() for sender in senders), senders
 
     async def check() -> None:
         async with Caller(server.address, num_readers) as stopped:
             calls = [stub.TranslateStream() for stub in stopped.stubs]
             senders = [asyncio.create_task(send(call)) for call in calls]
-            await until_it_stands_still()
+            await until_it_stands_still(senders)
             held = server.resident_bytes() - before
             await still_right(server, golden)
-            assert held < num_readers * 16 * 2**20
+            assert held < (num_readers + 1) * 16 * 2**20  # one for what the process takes the first time
             assert not any(sender.done() for sender in senders)
             for call, sender in zip(calls, senders, strict=True):
                 sender.cancel()
