@@ -140,8 +140,8 @@ class DecoderStep:
     real length, and each head of each row is computed on its own, so that no result depends on other rows. In
     cross-attention the K beams of a sentence are K groups of query heads over its one set of keys and values.
 
-    States are (R, 1, M), one token of each row, which is how attention takes and gives them: with few rows every
-    operator costs 2 to 4 us, whatever it does.
+    States are (R, 1, M), one token of each row, which is how attention takes and gives them: a Reshape
+    costs a microsecond, whatever it does.
     """
 
     def __init__(self, model: Model, matrices: Matrices, weights: WeightsFile, num_beams: int) -> None:

@@ -108,11 +108,6 @@ class DecoderSession:
         self.cache_dtype = CACHE_TYPES[kinds.pop()]
 
 
-def address(array: NDArray[np.generic]) -> int:
-    """Where an array's numbers begin; ``array.ctypes.data`` says the same in three times the time."""
-    return int(array.__array_interface__["data"][0])
-
-
 class BoundShape:
     """A decoder step of one number of rows, sentences and candidates, with everything bound to its memory."""
 
@@ -143,10 +138,10 @@ class BoundShape:
         self.candidates = Candidates(ids, log_probabilities)
 
     def bind(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
-        self.binding.bind_input(name, *CPU, array.dtype.type, shape, address(array))
+        self.binding.bind_input(name, *CPU, array.dtype.type, shape, array.ctypes.data)
 
     def bind_output(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
-        self.binding.bind_output(name, *CPU, array.dtype.type, shape, address(array))
+        self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
 
 
 class StepBinding:

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult, Timings
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
+from service.model_store import SHIPPED_BUNDLE
+from service.runtime import session
+from service.runtime.bundle import Bundle
 from tests.conftest import sentences
 
 OPTIONS = [
@@ -117,6 +121,24 @@ def test_one_thread_and_two_compute_the_same(
             assert results == [alone[text, options] for text in TEXTS]
     finally:
         other.close()
+
+
+def test_one_bound_shape_at_a_time_computes_the_same(
+    translator: Translator, alone: dict[tuple[str, DecodeOptions], TextAnswer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_SHAPES", 1)
+    results = [without_timings(result) for result in translator.translate(TEXTS, OPTIONS[1])]
+    assert results == [alone[text, OPTIONS[1]] for text in TEXTS]
+
+
+def test_one_row_serves_greedy_search_although_golden_translations_have_beams() -> None:
+    with closing(Bundle.open(SHIPPED_BUNDLE)) as bundle:
+        assert any(golden.num_beams > 1 for golden in bundle.manifest.golden)
+    single = Translator.load(SHIPPED_BUNDLE, EngineSettings(max_rows=1, num_workers=1, threads_per_worker=1))
+    try:
+        assert single.translate(["Good morning."], OPTIONS[0])[0].text == "Bonjour !"
+    finally:
+        single.close()
 
 
 def test_layout_and_empty_texts_come_back_as_they_were(translator: Translator) -> None:
