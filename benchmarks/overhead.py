@@ -26,6 +26,7 @@ from service.client import Client
 from service.config import ServiceConfig
 from service.decoding.options import DecodeOptions
 from service.demo import free_port
+from service.event_loop import new_event_loop
 from service.model_store import SHIPPED_BUNDLE
 
 COLUMNS = {
@@ -158,7 +159,8 @@ def main() -> int:
     if given.quick:
         given.clients, given.beams, given.count = [1], [1], 20
     ort.InferenceSession = CountedSession  # what service/runtime/session.py makes from now on
-    rows = asyncio.run(serve_and_measure(given))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        rows = runner.run(serve_and_measure(given))
     print(markdown(rows, COLUMNS))
     save(given.out, "overhead", rows, unit="ms of CPU a call", count=given.count, texts=given.texts)
     return 0

@@ -298,11 +298,13 @@ def _on_daemon_thread(work: Callable[[], Any]) -> "asyncio.Future[Any]":
             done.set_result(result)
 
     def run() -> None:
+        nonlocal work
         result, failure = None, None
         try:
             result = work()
         except Exception as error:
             failure = error
+        del work  # whoever waits may have to be the last that holds what it held: a replaced model
         try:
             loop.call_soon_threadsafe(finish, result, failure)
         except RuntimeError:  # The loop is closed: the process ends.

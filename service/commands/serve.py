@@ -14,6 +14,7 @@ from typing import Any
 from service.commands.exit_codes import DONE
 from service.config import ServiceConfig, load_config, parse_text
 from service.errors import ConfigurationError
+from service.event_loop import new_event_loop
 from service.logs import configure
 
 # At rest it holds 14 to 20 open files, and a few more for each connection's first moment.
@@ -65,7 +66,8 @@ def serve(options: argparse.Namespace) -> int:
     async def run() -> int:
         return await Application(config, end_process=_end_process).run()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(run())
 
 
 def _leave_on_sigterm() -> None:

@@ -4,8 +4,6 @@ Knows: the life of the server. Does not know: what a call asks. Used on the even
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from service.errors import Draining, NotServing, Overloaded
@@ -56,9 +54,8 @@ class Admission:
         for task in self._tasks:
             task.cancel()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Holds one place for a call.
+    def enter(self) -> "asyncio.Task[Any]":
+        """Takes one place for the call that this task answers, until leave().
 
         Raises:
             Draining: the server is shutting down. NotServing: it is loading, or stuck. Overloaded: too many calls
@@ -83,13 +80,14 @@ class Admission:
         if task is None:
             raise RuntimeError("a call runs outside of any task. This is a bug.")
         self._tasks.add(task)
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
-            self._num_open -= 1
-            if not self._num_open:
-                self._idle.set()
+        return task
+
+    def leave(self, task: "asyncio.Task[Any]") -> None:
+        """The opposite of enter()."""
+        self._tasks.discard(task)
+        self._num_open -= 1
+        if not self._num_open:
+            self._idle.set()
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Waits until no call is open; True if that came in time."""

@@ -5,21 +5,17 @@ Knows: sizes. Does not know: algorithms and what a client takes; gRPC agrees on 
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
 
-Context = grpc.aio.ServicerContext[Any, Any]
+# The call that is being answered.
+call_context: "ContextVar[grpc.aio.ServicerContext[Any, Any]]" = ContextVar("call_context")
 
 
 class AnswerPacking:
-    """The answers of one call, each on its way out.
-
-    Attributes:
-        context: the call's; set before the first answer.
-    """
-
-    context: Context
+    """The answers of one method, each on its way out, within its call."""
 
     def __init__(self, serializer: Callable[[Any], bytes], compress_from_bytes: int) -> None:
         self._serializer = serializer
@@ -29,5 +25,5 @@ class AnswerPacking:
         """The bytes to send; gRPC asks for them right before it asks whether they may be compressed."""
         payload = self._serializer(answer)
         if len(payload) < self._compress_from_bytes:
-            self.context.disable_next_message_compression()
+            call_context.get().disable_next_message_compression()
         return payload

@@ -3,8 +3,10 @@
 Knows: the order of the checks. Does not know: what a method does.
 """
 
+import asyncio
 import logging
-from contextlib import ExitStack
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from service.errors import Overloaded, PermissionDenied, RequestError, Unauthent
 from service.metrics import Metrics
 from service.transport.admission import Admission
 from service.transport.callers import Caller, Callers
-from service.transport.quotas import Quotas
+from service.transport.quotas import Quotas, Share
 from service.transport.security import SecurityOptions
 
 log = logging.getLogger("dragoman.clients")
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Sequence[tuple[str, Any]]
 OWN_SERVICE = "/dragoman.v1.TranslationService/"
 HEALTH_SERVICE = "/grpc.health.v1.Health/"
 MAX_NAME_CHARACTERS = 64
@@ -43,17 +46,16 @@ class Gate:
         if options.clients and not options.tls_certificate:
             log.warning("tokens are asked for without TLS: whoever can listen on the way can read them")
 
-    def identify(self, details: grpc.HandlerCallDetails) -> Caller | RequestError | None:
+    def identify(self, method: str, metadata: Metadata) -> Caller | RequestError | None:
         """Whose call this is, before a byte of its message is parsed; None: no name is asked for.
 
         Returns:
             Instead of raising it, the error that answers the call.
         """
-        method: str = details.method
         if self._callers is None or (self._open_health and method.startswith(HEALTH_SERVICE)):
             return None
         try:
-            caller = self._callers.identify(details.invocation_metadata)
+            caller = self._callers.identify(metadata)
             if method.startswith(OWN_SERVICE):
                 caller.check(method.removeprefix(OWN_SERVICE))
         except (Unauthenticated, PermissionDenied) as error:
@@ -62,23 +64,36 @@ class Gate:
             return error
         return caller
 
-    def enter(self, stack: ExitStack, method: str, caller: Caller | RequestError | None, context: Context) -> Caller:
-        """Takes the room of one call until the stack is left; returns whose call it is.
+    def enter(self, method: str, caller: Caller) -> "Passage | None":
+        """Takes the room of one call until the passage is left; None: calls of this method take no room.
 
         Raises:
             RequestError: the call is refused.
         """
-        if isinstance(caller, RequestError):
-            raise caller
-        caller = caller or peer(context)
-        if method.startswith(OWN_SERVICE):
-            stack.enter_context(self._quotas.call(caller))
-            try:
-                stack.enter_context(self.admission.admit())
-            except RequestError as error:
-                self._metrics.call_refused("too_many_calls" if isinstance(error, Overloaded) else "not_serving")
-                raise
-        return caller
+        if not method.startswith(OWN_SERVICE):
+            return None
+        share = self._quotas.open_call(caller)
+        try:
+            return Passage(self._quotas, share, self.admission, self.admission.enter())
+        except RequestError as error:
+            self._quotas.close_call(share)
+            self._metrics.call_refused("too_many_calls" if isinstance(error, Overloaded) else "not_serving")
+            raise
+
+
+@dataclass(slots=True)
+class Passage:
+    """The room of one call: of its client's share, and of the server."""
+
+    quotas: Quotas
+    share: Share
+    admission: Admission
+    task: "asyncio.Task[Any]"
+
+    def leave(self) -> None:
+        """Gives both back."""
+        self.admission.leave(self.task)
+        self.quotas.close_call(self.share)
 
 
 def peer(context: Context) -> Caller:

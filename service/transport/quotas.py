@@ -5,8 +5,7 @@ open, so that strangers cannot make it grow.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 
@@ -20,8 +19,8 @@ CountRefusal = Callable[[str], None]
 class Share:
     """What one client has open; calls are counted on the event loop, tokens on any thread."""
 
-    def __init__(self, name: str, max_calls: int, max_tokens: int, count_refusal: CountRefusal) -> None:
-        self.name = name
+    def __init__(self, key: str, max_calls: int, max_tokens: int, count_refusal: CountRefusal) -> None:
+        self.key = key
         self.num_calls = 0
         self.num_tokens = 0
         self._max_calls, self._max_tokens = max_calls, max_tokens
@@ -117,22 +116,24 @@ class Quotas:
     def __len__(self) -> int:
         return len(self._shares)
 
-    @contextmanager
-    def call(self, caller: Caller) -> Iterator[None]:
-        """Holds one call of this client's share, which is also ``share`` for what runs inside.
+    def open_call(self, caller: Caller) -> Share:
+        """Takes one call of this client's share until close_call(); from here on ``share`` is this one.
 
         Raises:
             QuotaExceeded: it has as many open as it may.
         """
-        max_calls = self._max_calls if caller.max_calls is None else caller.max_calls
-        max_tokens = self._max_tokens if caller.max_tokens is None else caller.max_tokens
         key = f"{caller.is_known}/{caller.name}"
-        own = self._shares.setdefault(key, Share(caller.name, max_calls, max_tokens, self._count_refusal))
+        own = self._shares.get(key)
+        if own is None:
+            max_calls = self._max_calls if caller.max_calls is None else caller.max_calls
+            max_tokens = self._max_tokens if caller.max_tokens is None else caller.max_tokens
+            own = self._shares[key] = Share(key, max_calls, max_tokens, self._count_refusal)
         own.open_call()
         share.set(own)
-        try:
-            yield
-        finally:
-            own.num_calls -= 1
-            if not own.num_calls and self._shares.get(key) is own:
-                del self._shares[key]
+        return own
+
+    def close_call(self, own: Share) -> None:
+        """The opposite of open_call()."""
+        own.num_calls -= 1
+        if not own.num_calls and self._shares.get(own.key) is own:
+            del self._shares[own.key]

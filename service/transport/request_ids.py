@@ -4,6 +4,7 @@ Knows: where a name may come from. Does not know: what the call is.
 """
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -19,9 +20,9 @@ def is_request_id(text: str) -> bool:
     return 1 <= len(text) <= MAX_REQUEST_ID_CHARACTERS and text.isascii() and text.isprintable()
 
 
-def name_call(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+def name_call(context: "grpc.aio.ServicerContext[Any, Any]", metadata: Iterable[tuple[str, Any]]) -> str:
     """Names the call by its metadata, or anew where they hold no usable name."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key == REQUEST_ID_KEY and isinstance(value, str) and is_request_id(value):
             return rename_call(context, value)
     return rename_call(context, f"{random.getrandbits(64):016x}")  # a name, no secret: no system call for it

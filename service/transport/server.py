@@ -6,6 +6,7 @@ Knows: grpc.aio. Does not know: where models come from (service/app.py).
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -18,11 +19,13 @@ from service.metrics import Metrics
 from service.pb import translation_pb2_grpc as pb_grpc
 from service.transport.addresses import is_busy
 from service.transport.admission import Admission
+from service.transport.call_log import CallLog
 from service.transport.certificates import ServerCertificates
-from service.transport.gate import Gate
+from service.transport.gate import OWN_SERVICE, Gate
 from service.transport.health import SERVICE, HealthServicer
 from service.transport.interceptors import CallInterceptor
 from service.transport.limits import Limits
+from service.transport.open_call import Front
 from service.transport.registry import ModelRegistry
 from service.transport.security import SecurityOptions
 from service.transport.servicer import ServingState, TranslationServicer
@@ -79,17 +82,17 @@ class TranslationServer:
         self._server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(
-                    metrics,
-                    Gate(options.security, self._admission, metrics),
-                    options.tracer,
+                    Front(
+                        Gate(options.security, self._admission, metrics), metrics, options.tracer, CallLog(OWN_SERVICE)
+                    ),
                     options.compress_from_bytes,
                 )
             ],
             options=channel_options(options, limits.max_message_bytes),
         )
-        servicer = TranslationServicer(self._state)
-        pb_grpc.add_TranslationServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        own: Any = _ByName(self._server)
+        pb_grpc.add_TranslationServiceServicer_to_server(TranslationServicer(self._state), own)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, own)
         if options.reflection:
             names = [SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
@@ -172,6 +175,20 @@ class TranslationServer:
     async def _state_ready(self, is_ready: bool) -> None:
         self._metrics.ready(is_ready)
         await self._health.set_ready(is_ready, [info.name for info in self._state.models.infos])
+
+
+class _ByName:
+    """A server to add services to, whose methods are found by their names only.
+
+    Registered methods each have their own line of calls, and grpc.aio waits for all lines anew with every call, which
+    takes longer than to look a name up.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: dict[str, Any]) -> None:
+        """Leaves them to the generic handlers, which have them too."""
 
 
 def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tuple[str, int]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from service.errors import EngineFailure, Overloaded
+from service.errors import EngineFailure, Overloaded, QuotaExceeded
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.transport.callers import Caller
@@ -153,8 +153,11 @@ def test_calls_of_every_method_count():
 
 def test_clients_without_a_name_are_told_apart_by_their_address_and_forgotten():
     quotas = Quotas(1, 1, Metrics().call_refused)
-    with quotas.call(Caller("ipv4:10.0.0.1", is_known=False)), quotas.call(Caller("ipv4:10.0.0.2", is_known=False)):
-        assert len(quotas) == 2
-    with quotas.call(Caller("ipv4:10.0.0.1")):  # somebody whose certificate says so is somebody else
-        pass
+    shares = [quotas.open_call(Caller(f"ipv4:10.0.0.{number}", is_known=False)) for number in (1, 2)]
+    shares.append(quotas.open_call(Caller("ipv4:10.0.0.1")))  # somebody whose certificate says so is somebody else
+    assert len(quotas) == 3
+    with pytest.raises(QuotaExceeded):
+        quotas.open_call(Caller("ipv4:10.0.0.1"))
+    for share in shares:
+        quotas.close_call(share)
     assert len(quotas) == 0

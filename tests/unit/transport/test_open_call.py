@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.transport.interceptors import _is_late
+from service.transport.open_call import is_late
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "left_s", "is_late"),
+    ("duration_s", "left_s", "expected"),
     [
         (1.5, 0.0, True),
         (1.487, 0.013, True),  # the client's clock came first
@@ -18,6 +18,6 @@ from service.transport.interceptors import _is_late
         (9.0, None, False),
     ],
 )
-def test_a_call_given_up_at_its_deadline_is_late(duration_s: float, left_s: float | None, is_late: bool):
+def test_a_call_given_up_at_its_deadline_is_late(duration_s: float, left_s: float | None, expected: bool):
     context = SimpleNamespace(time_remaining=lambda: left_s)
-    assert _is_late(context, duration_s) is is_late
+    assert is_late(context, duration_s) is expected
