@@ -175,7 +175,7 @@ class Contender:
 
 
 async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
-    """Rising rates to the knee of each and past it, then twice the best; at each rate all in turn, several times."""
+    """Rising rates past the knee of all, then twice the best of each; at each rate all in turn, several times."""
     contenders = [
         Contender(system, OpenLoop(address, given.beams, given.forced or MAX_LENGTH, given.timeout_s))
         for system, address in addresses.items()
@@ -184,16 +184,18 @@ async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: li
         await contender.client.phase(chosen, given.first_rate, given.warm_up_s, seed=given.seed)
     rows: list[dict[str, Any]] = []
     rate, number = given.first_rate, 0
-    while rate <= given.max_rate and (left := [one for one in contenders if one.misses < MAX_MISSES]):
+    # Nobody leaves before all have missed: a better moment of a shared machine would count for those who stayed.
+    while rate <= given.max_rate and any(one.misses < MAX_MISSES for one in contenders):
         for _ in range(given.repeats):
-            for contender in left:
+            for contender in contenders:
                 await contender.phase(rate, given, chosen, number)
             number += 1
-        rows += [contender.row(given, overload=False) for contender in left]
+        rows += [contender.row(given, overload=False) for contender in contenders]
         rate *= given.growth
-    for contender in contenders:
-        for i in range(given.repeats):
+    for i in range(given.repeats):
+        for contender in contenders:
             await contender.phase(2 * (contender.best_rate or given.first_rate), given, chosen, number + i)
+    for contender in contenders:
         rows.append(contender.row(given, overload=True))
         await contender.client.close()
     return sorted(rows, key=lambda row: list(addresses).index(row["system"]))
