@@ -3,15 +3,15 @@
 Knows: asyncio and selectors. Does not know: what runs on the loop.
 
 asyncio asks the system for news between any two rounds of callbacks, and gives Python's lock away to ask. Beside engine
-threads it gets the lock back late, and a call of grpc.aio takes a dozen rounds: most of what a refusal took under load
-was this (CONTRIBUTING.md, decision log).
+threads it gets the lock back late, and a call of grpc.aio takes several rounds: under a flood of calls that made refusals
+late (CONTRIBUTING.md, decision log).
 """
 
 import asyncio
 import selectors
 import time
 
-# A call may begin so much later; the rounds of a busy loop take a tenth of it.
+# What comes while the loop has work may be seen so much later.
 ASK_EVERY_S = 0.001
 
 
