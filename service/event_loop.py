@@ -3,8 +3,8 @@
 Knows: asyncio and selectors. Does not know: what runs on the loop.
 
 asyncio asks the system for news between any two rounds of callbacks, and gives Python's lock away to ask. Beside engine
-threads it gets the lock back late, and a call of grpc.aio takes several rounds: under a flood of calls that made refusals
-late (CONTRIBUTING.md, decision log).
+threads it gets the lock back late, and a call of grpc.aio takes several rounds: under a flood of calls that made
+refusals late (CONTRIBUTING.md, decision log).
 """
 
 import asyncio
