@@ -65,7 +65,9 @@ def test_a_closed_pipe_and_an_interrupt_end_it_quietly(nonsense_bundle: Path):
         closed.stdin.flush()
         assert closed.wait(30) == 1
         assert closed.stderr.read() == b""
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as interrupted:
+    # A shell's background jobs ignore Ctrl-C, and so would what they start: this test may be in one.
+    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=ROOT, **pipes, **heeds) as interrupted:
         interrupted.stdin.write(b"the red house\n")
         interrupted.stdin.flush()
         assert interrupted.stdout.readline()
