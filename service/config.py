@@ -62,6 +62,9 @@ class ServiceConfig:
     precision: str = _setting("auto", "arithmetic: auto, fp32, int8 or fp16; auto: the fastest the bundle has")
     num_workers: int = _setting(0, "engine threads per model, 0 to 256; 0: chosen from the CPUs of this process")
     threads_per_worker: int = _setting(0, "threads inside one step, 0 to 256; 0: CPUs of this process / workers")
+    niceness: int = _setting(
+        10, "how far engine threads stand back behind those that answer calls, 0 to 19 as nice counts"
+    )
     max_rows: int = _setting(128, "rows (beams counted) of one worker's running batch, max_beams to 65536")
     max_queue_sentences: int = _setting(4096, "sentences that may wait; past it RESOURCE_EXHAUSTED")
     max_queue_tokens: int = _setting(262_144, "source tokens that may wait; past it RESOURCE_EXHAUSTED")
@@ -161,17 +164,8 @@ class ServiceConfig:
     @property
     def engine(self) -> EngineSettings:
         """How each model's engine runs."""
-        return EngineSettings(
-            device=self.device,
-            precision=self.precision,
-            num_workers=self.num_workers,
-            threads_per_worker=self.threads_per_worker,
-            max_rows=self.max_rows,
-            max_queue_sentences=self.max_queue_sentences,
-            max_queue_tokens=self.max_queue_tokens,
-            stop_repetition=self.stop_repetition,
-            max_delay_s=self.max_delay_s,
-        )
+        names = {field.name for field in dataclasses.fields(EngineSettings)} - {"default_max_length"}
+        return EngineSettings(**{name: getattr(self, name) for name in names})
 
     @property
     def decode_defaults(self) -> DecodeOptions:

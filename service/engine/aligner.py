@@ -3,6 +3,7 @@
 Knows: the scorer, and where sentences stand in their texts. Does not know: how a translation was searched for.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from service.runtime.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 
-class TextAlignment:
+class TextAlignment(Gathering[ScoredAnswer]):
     """Aligns one text: every sentence with its best hypothesis, all of them through the scorer at once.
 
     Args:
@@ -30,9 +31,9 @@ class TextAlignment:
     def __init__(
         self, text: PendingText, sentences: Sequence[Sentence], num_prefix: int, tokenizer: Tokenizer, scorer: Scorer
     ) -> None:
+        super().__init__(len(sentences))
         self.text, self.sentences, self.num_prefix = text, sentences, num_prefix
         self.tokenizer, self.scorer = tokenizer, scorer
-        self.gathering = Gathering[ScoredAnswer](len(sentences), self.complete)
 
     def start(self, result: TextResult, on_text: Callable[[TextAnswer], None]) -> None:
         """Calls ``on_text`` exactly once, now or from the scorer's thread; never raises."""
@@ -49,7 +50,7 @@ class TextAlignment:
                 deadline=sentence.deadline,
                 cancelled=sentence.cancelled,
                 target=ids,
-                on_scored=self.gathering.receiver(place),
+                on_scored=functools.partial(self.receive_pair, place),
             )
             for place, (sentence, ids) in enumerate(zip(self.sentences, self.ids, strict=True))
         ]
@@ -57,6 +58,9 @@ class TextAlignment:
             self.scorer.submit(pairs)
         except RequestError as error:
             on_text(error)
+
+    def receive_pair(self, place: int, _: Pair, answer: ScoredAnswer) -> None:
+        self.receive(place, answer)
 
     def complete(self) -> None:
         answer: TextAnswer
@@ -70,7 +74,7 @@ class TextAlignment:
     def aligned(self) -> TextAnswer:
         split, found = self.text.split, list[AlignmentLink]()
         starts = split.starts(self.tokenizer.decode(self.ids))
-        for answer, sentence, ids, start in zip(self.gathering.answers, split.sentences, self.ids, starts, strict=True):
+        for answer, sentence, ids, start in zip(self.answers, split.sentences, self.ids, starts, strict=True):
             if answer is None or isinstance(answer, RequestError):
                 return answer or EngineFailure()
             source_spans: list[Span] = [(0, 0)] * self.num_prefix + self.tokenizer.spans(sentence)

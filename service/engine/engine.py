@@ -17,7 +17,7 @@ from service.engine.worker import Worker
 from service.errors import ConfigurationError, DragomanError, Draining, EngineFailure
 from service.runtime.backend import Backend
 from service.runtime.bundle import Bundle, Manifest
-from service.runtime.cpus import usable_cpus
+from service.runtime.cpus import step_aside, usable_cpus
 from service.runtime.device_memory import Device
 from service.runtime.device_session import DeviceSessions
 from service.runtime.session import Sessions
@@ -66,7 +66,7 @@ class Engine:
         self.queue = RequestQueue(
             settings.max_queue_sentences, settings.max_queue_tokens, count, observer, settings.max_delay_s
         )
-        self.sessions, self.observer = sessions, observer
+        self.sessions, self.observer, self.niceness = sessions, observer, settings.niceness
         self.failure: BaseException | None = None
         self.failed = threading.Event()
         limits = (settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
@@ -115,6 +115,7 @@ class Engine:
 
     def run(self, worker: Worker) -> None:
         try:
+            step_aside(self.niceness)
             worker.run()
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)

@@ -61,7 +61,7 @@ class GivenPair:
     ) -> Pair:
         """What the scorer takes; ``on_pair`` is called exactly once with what comes of it."""
 
-        def receive(scored: ScoredAnswer) -> None:
+        def receive(pair: Pair, scored: ScoredAnswer) -> None:
             answer: PairAnswer
             try:
                 answer = scored if isinstance(scored, RequestError) else self.result(pair, scored, tokenizer)
@@ -70,7 +70,7 @@ class GivenPair:
                 answer = EngineFailure()
             on_pair(answer)
 
-        pair = Pair(
+        return Pair(
             source=self.source_ids,
             options=DecodeOptions(num_beams=1, length_penalty=length_penalty),
             max_length=len(self.target_ids),
@@ -80,7 +80,6 @@ class GivenPair:
             target=self.target_ids,
             on_scored=receive,
         )
-        return pair
 
     def result(self, pair: Pair, scored: Scored, tokenizer: Tokenizer) -> PairResult:
         """Tokens that the model demands at the start of every translation cost nothing and are left out."""

@@ -32,7 +32,7 @@ OnText = Callable[[int, TextAnswer], None]
 Align = Callable[[TextResult, Callable[[TextAnswer], None]], None]
 
 
-class PendingText:
+class PendingText(Gathering[SentenceAnswer]):
     """One text on its way: collects the answers of its sentences; the last one completes it.
 
     Attributes:
@@ -49,26 +49,17 @@ class PendingText:
         on_text: OnText,
         watch: SubmissionWatch | None = None,
     ) -> None:
+        super().__init__(len(split.sentences))
         self.watch = watch
         self.index, self.split, self.options, self.tokenizer, self.on_text = index, split, options, tokenizer, on_text
         self.prepare_s = 0.0
         self.align: Align | None = None
         self.num_source_tokens = 0
-        self.gathering = Gathering[SentenceAnswer](len(split.sentences), self.complete)
 
-    @property
-    def answers(self) -> list[SentenceAnswer | None]:
-        return self.gathering.answers
-
-    def receiver(self, place: int) -> Callable[[SentenceAnswer], None]:
-        receive = self.gathering.receiver(place)
-
-        def watched(answer: SentenceAnswer) -> None:
-            if self.watch and isinstance(answer, SentenceResult):
-                self.watch.decoded(answer.timings)
-            receive(answer)
-
-        return watched
+    def receive(self, place: int, answer: SentenceAnswer) -> None:
+        if self.watch and isinstance(answer, SentenceResult):
+            self.watch.decoded(answer.timings)
+        super().receive(place, answer)
 
     def complete(self) -> None:
         """Gives the text its one answer, whatever goes wrong on the way."""
@@ -80,10 +71,11 @@ class PendingText:
             answer = EngineFailure()
         if self.watch:
             self.watch.assembled(began_at, time.monotonic())
-        if self.align is None or not isinstance(answer, TextResult) or not self.answers:
+        align, self.align = self.align, None  # it holds the sentences, and they this text
+        if align is None or not isinstance(answer, TextResult) or not self.answers:
             self.on_text(self.index, answer)
         else:
-            self.align(answer, lambda aligned: self.on_text(self.index, aligned))
+            align(answer, lambda aligned: self.on_text(self.index, aligned))
 
     def assemble(self) -> TextAnswer:
         started = time.monotonic()

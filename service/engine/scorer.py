@@ -16,6 +16,7 @@ from service.engine.request_queue import RequestQueue
 from service.engine.scoring import Pair, ScoredAnswer
 from service.engine.settings import EngineSettings
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure
+from service.runtime.cpus import step_aside
 from service.runtime.score_session import Scored, ScoreSession
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Scorer:
     def __init__(
         self, session: ScoreSession, settings: EngineSettings, on_failure: Callable[[BaseException], None]
     ) -> None:
-        self.session, self.on_failure = session, on_failure
+        self.session, self.on_failure, self.niceness = session, on_failure, settings.niceness
         self.turn_at: float | None = None
         self.taken: set[Sentence] = set()  # from the queue, and not answered yet
         self.has_failed = False
@@ -59,6 +60,7 @@ class Scorer:
     def run(self) -> None:
         """Works until the queue is closed."""
         try:
+            step_aside(self.niceness)
             while not self.queue.closed:
                 self.work()
         except BaseException as error:
@@ -108,7 +110,7 @@ class Scorer:
         self.taken.discard(pair)
         try:
             if isinstance(pair, Pair):
-                pair.on_scored(answer)
+                pair.on_scored(pair, answer)
         except Exception:
             log.exception("the receiver of a score failed")
         self.queue.answered(pair, isinstance(answer, Scored))

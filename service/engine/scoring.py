@@ -25,12 +25,12 @@ class Pair(Sentence):
     """A source and a given target on their way through the scorer; as a Sentence it waits in a RequestQueue.
 
     Attributes:
-        target: token ids, never empty. on_scored: called exactly once, on the scorer's thread, instead of on_done,
-            which nobody calls. started_at: when its batch began, monotonic seconds.
+        target: token ids, never empty. on_scored: called exactly once with this pair, on the scorer's thread, instead
+            of on_done, which nobody calls. started_at: when its batch began, monotonic seconds.
     """
 
     target: tuple[int, ...] = ()
-    on_scored: Callable[[ScoredAnswer], None] = print
+    on_scored: Callable[["Pair", ScoredAnswer], None] = print
     started_at: float = 0.0
 
 

@@ -39,6 +39,8 @@ class EngineSettings:
     """How much of a GPU's free memory may be used: above 0, at most 1. Rows that do not fit are not there."""
     record_steps: bool = True
     """Whether a GPU's steps are recorded as CUDA graphs and replayed, or started operator by operator: slower."""
+    niceness: int = 0
+    """How much its threads stand back behind other threads, as ``nice`` counts. 0 to 19; Linux only."""
     default_max_length: int = 0
     """Target tokens of a sentence whose options leave max_length at 0. 0: the model's own limit."""
 
@@ -57,6 +59,7 @@ class EngineSettings:
         _require_range("max_queue_tokens", self.max_queue_tokens, 1, 2**31 - 1)
         _require_range("max_delay_s", self.max_delay_s, 0, 86_400)
         _require_range("device_memory_share", self.device_memory_share, 0.01, 1)
+        _require_range("niceness", self.niceness, 0, 19)
         _require_range("default_max_length", self.default_max_length, 0, 65_536)
 
 

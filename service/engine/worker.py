@@ -22,7 +22,6 @@ from service.engine.running_batch import Active, Group, RunningBatch
 from service.engine.scheduler import group_by_length, is_over
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, RequestError
 from service.runtime.backend import Backend, Cache, Step
-from service.runtime.cpus import step_aside
 from service.runtime.session import StepInputs
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,6 @@ class Worker:
 
     def run(self) -> None:
         """Works until the queue is closed; then answers what is left with Draining."""
-        step_aside()
         self.sessions.warm_up(self.cache)
         self.is_warm.set()
         while not self.queue.closed:

@@ -49,13 +49,16 @@ def saturates_int8() -> bool:
     return not DOT_PRODUCTS & set(flags)
 
 
-def step_aside() -> None:
+def step_aside(niceness: int) -> None:
     """Lets this thread go after the others of its process, and not interrupt them; does nothing where only Linux could.
 
     Whoever computes all the time hardly feels it; whoever answers calls and waits in between gets a core at once.
+
+    Args:
+        niceness: what is added to the thread's own, at most 19 in all; 0 leaves the thread as it is.
     """
-    if sys.platform == "linux":
+    if niceness and sys.platform == "linux":
         me = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + 4)
+            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + niceness)
             os.sched_setscheduler(me, os.SCHED_BATCH, os.sched_param(0))

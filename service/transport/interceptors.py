@@ -63,7 +63,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 opened.enter()
                 answer = await behavior(read(parse, request), context)
             if opened.failure:  # only now: whoever has the answer finds it counted
-                await abort(context, opened.failure)
+                try:
+                    await abort(context, opened.failure)
+                finally:
+                    del context, opened
             return answer
 
         async def call_generator(request: Any, context: Context) -> AsyncIterator[Any]:
@@ -73,7 +76,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async for response in behavior(read(parse, request), context):
                     yield response
             if opened.failure:
-                await abort(context, opened.failure)
+                try:
+                    await abort(context, opened.failure)
+                finally:
+                    del context, opened
 
         return handler._replace(
             **{kind: call_generator if isasyncgenfunction(behavior) else call},

@@ -102,6 +102,7 @@ class OpenCall:
             return _code(self._context)
         else:
             self.failure = _answer(error)
+            self.failure.__traceback__ = None  # its frames hold this object
         return status_and_reason(self.failure)[0].name
 
     def _begin_trace(self) -> CallTrace:

@@ -82,6 +82,7 @@ def test_truth_values_of_the_environment(text: str, value: bool):
         ({"max_rows": 0}, r"max_rows \(0\) must be in \[1, 65536\]"),
         ({"max_rows": 8}, "max_rows .8. must be >= max_beams .16."),
         ({"num_beams": 17}, "num_beams .17. must be <= max_beams .16."),
+        ({"niceness": 20}, r"niceness \(20\) must be in \[0, 19\]"),
         ({"max_texts": 0}, "max_texts .0. must be in"),
         ({"device": "tpu"}, "device .'tpu'. must be one of cpu, cuda"),
         ({"length_penalty": float("nan")}, "length_penalty .nan. must be in"),
@@ -98,6 +99,22 @@ def test_truth_values_of_the_environment(text: str, value: bool):
 def test_values_out_of_range_are_refused(fields: dict[str, object], message: str):
     with pytest.raises(ConfigurationError, match=message):
         ServiceConfig(**fields)
+
+
+def test_every_setting_of_an_engine_reaches_it():
+    chosen = {
+        "max_rows": 64,
+        "niceness": 3,
+        "device_memory_share": 0.5,
+        "record_steps": False,
+        "stop_repetition": False,
+    }
+    engine = ServiceConfig(device="auto", precision="int8", num_workers=2, **chosen).engine
+    assert dataclasses.asdict(engine).items() >= (chosen | {"device": "auto", "num_workers": 2}).items()
+    names = {field.name for field in dataclasses.fields(engine)} & set(ServiceConfig().as_dict())
+    assert {name: getattr(ServiceConfig().engine, name) for name in names} == {
+        name: getattr(ServiceConfig(), name) for name in names
+    }
 
 
 def test_addresses():

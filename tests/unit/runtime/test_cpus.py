@@ -46,18 +46,19 @@ def test_which_cpus_saturate(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no priority of a single thread")
-def test_a_thread_that_steps_aside_leaves_the_others_where_they_were() -> None:
+@pytest.mark.parametrize("niceness", [0, 4, 19])
+def test_a_thread_that_steps_aside_leaves_the_others_where_they_were(niceness: int) -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     found = []
 
     def work() -> None:
-        cpus.step_aside()
+        cpus.step_aside(niceness)
         me = threading.get_native_id()
         found.append((os.getpriority(os.PRIO_PROCESS, me), os.sched_getscheduler(me)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [(min(before + 4, 19), os.SCHED_BATCH)]
+    assert found == [(min(before + niceness, 19), os.SCHED_BATCH if niceness else os.SCHED_OTHER)]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
