@@ -73,6 +73,7 @@ async def offered(caller: Caller, rate: float, duration_s: float, num_texts: int
         (1.5, STEP_MS, 1),
         pytest.param(20.0, STEP_MS, 1, marks=pytest.mark.faults),
         pytest.param(20.0, 0, NUM_SENTENCES, marks=pytest.mark.faults),
+        pytest.param(20.0, 0, NUM_SENTENCES // 2, marks=pytest.mark.faults),
     ],
 )
 def test_ten_times_the_load(golden: dict[str, str], duration_s: float, step_ms: int, num_texts: int):
