@@ -74,7 +74,7 @@ def config_of(manifest: Manifest, state: dict[str, Array], nodes: list[onnx.Node
         # The int8 product clips what a ReLU would, so that one may not be there; the others always are.
         activation="gelu" if "Gelu" in kinds else "silu" if "Sigmoid" in kinds else "relu",
         norm="pre" if "decoder_norm.weight" in state else "post",
-        norm_epsilon=float(epsilon),
+        norm_epsilon=float(str(np.float32(epsilon))),  # 1e-05, not 9.99999975e-06
         max_positions=len(state["positions"]),
         scale_embeddings=scales_embeddings(nodes, width),
         tie_embeddings=is_tied,
