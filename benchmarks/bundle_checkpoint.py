@@ -24,16 +24,19 @@ def write_checkpoint(source: Path, folder: Path) -> None:
 
     Raises:
         BundleError: ``source`` is no whole bundle, or has no int8 graphs. ValueError: it has several languages, or
-            positions of its own, as some imported models have.
+            is an imported model, whose tokenizer or positions are none of ours; or ``folder`` exists.
     """
+    if folder.exists():
+        raise ValueError(f"{folder} exists; choose another place or remove it")
     bundle = Bundle.open(source)
     try:
         manifest = bundle.manifest
         if not (manifest.source_language and manifest.target_language):
             raise ValueError(f"{source} has several languages; what is compared here has one pair")
         model = pytorch_model(bundle, SOURCE)
-        if not torch.allclose(model.positions, Transformer(model.config).positions):
-            raise ValueError(f"{source} counts positions otherwise than models that are trained here")
+        has_our_positions = torch.allclose(model.positions, Transformer(model.config).positions)
+        if len(manifest.vocabulary_files) > 1 or not has_our_positions:
+            raise ValueError(f"{source} is an imported model: give the benchmarks the folder that it was imported from")
         description = Description(model.config, manifest.source_language, manifest.target_language, 0)
         save(folder, model.state_dict(), tokenizer_of(bundle), description, None)
     finally:

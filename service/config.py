@@ -164,6 +164,7 @@ class ServiceConfig:
     @property
     def engine(self) -> EngineSettings:
         """How each model's engine runs."""
+        # max_length goes into every request's options (decode_defaults); the engine's own is for other callers.
         names = {field.name for field in dataclasses.fields(EngineSettings)} - {"default_max_length"}
         return EngineSettings(**{name: getattr(self, name) for name in names})
 

@@ -31,9 +31,16 @@ def test_its_weights_and_vocabulary_are_the_bundle_s(bundle: Path, random_transf
     assert (tokenizer.vocab_size, description.target_language) == (model.config.vocab_size, "fr")
 
 
-def test_positions_of_an_imported_model_are_refused(make_bundle: Callable[..., Path], tmp_path: Path):
+def test_an_imported_model_is_refused(make_bundle: Callable[..., Path], tmp_path: Path):
     model = random_model(position_formula="paper", position_offset=0)
     bundle = make_bundle(model, tmp_path / "int8", precisions=(SOURCE,))
-    with pytest.raises(ValueError, match="positions"):
+    with pytest.raises(ValueError, match="imported"):
         write_checkpoint(bundle, tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint").exists()
+
+
+def test_what_is_there_already_is_left_alone(bundle: Path, tmp_path: Path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        write_checkpoint(bundle, tmp_path / "checkpoint")
+    assert list((tmp_path / "checkpoint").iterdir()) == []
