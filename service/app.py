@@ -32,6 +32,7 @@ from service.errors import ConfigurationError
 from service.metrics import Metrics, package_version
 from service.metrics_server import MetricsServer
 from service.model_store import SHIPPED_BUNDLE, LoadedModel, LoadTranslator, ModelStore, bundle_paths, discard
+from service.runtime import scratch
 from service.transport.server import ServerOptions, TranslationServer
 from service.transport.tracing import open_tracer
 
@@ -74,6 +75,7 @@ class Application:
         self._reload = asyncio.Event()
         self._is_ready = False
         self._has_failed = False
+        self._failing: asyncio.Future[None] | None = None
         self._is_stuck = False
         self._stop = asyncio.Event()
         self._num_signals = 0
@@ -101,6 +103,7 @@ class Application:
             code = await self._serve(port, http.port if http else None)
             await asyncio.to_thread(self._tracer.close)
             if self._end_process:
+                scratch.remove_own()  # nothing else is cleaned up after this
                 self._end_process(code)
             return code
         finally:
@@ -262,6 +265,7 @@ class Application:
     def _on_failure(self) -> None:
         log.error("an engine failed; ending so that the process is started again")
         self._has_failed = True
+        self._failing = asyncio.ensure_future(self._server.fail())
         self._stop.set()
 
     def _start_metrics_server(self) -> MetricsServer | None:

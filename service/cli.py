@@ -84,12 +84,13 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     """
     from service.commands.batch import add_batch_command
     from service.commands.evaluate import add_evaluate_command
+    from service.commands.flags import FlagParser
     from service.commands.health import add_health_command
     from service.commands.serve import add_serve_command
     from service.commands.translate import add_translate_command
     from service.metrics import package_version
 
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = FlagParser(
         prog="dragoman",
         description="Neural machine translation: serve it, use it, train it.",
         epilog="`dragoman COMMAND --help` explains every option. Exit codes: 0 done, 1 failed, 2 wrong usage, "

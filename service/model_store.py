@@ -6,12 +6,12 @@ A bundle of the watched folder is loaded from a copy of its own: files that are 
 end, the version that is still in use.
 """
 
+import contextlib
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from service.engine.translator import Translator
 from service.errors import BundleError, ConfigurationError, DragomanError
 from service.metrics import EngineMetrics, Metrics
 from service.runtime.bundle import MANIFEST
+from service.runtime.scratch import ScratchFolder
 from service.transport.registry import ModelRegistry
 
 log = logging.getLogger("dragoman.models")
@@ -149,9 +150,7 @@ class ModelStore:
         started = time.monotonic()
         seen, observer = fingerprint(path), self._metrics.observer()
         if self._config.models_folder and path.parent == Path(self._config.models_folder) and path.is_dir():
-            with tempfile.TemporaryDirectory(prefix="dragoman-bundle-") as folder:
-                copy = Path(folder) / path.name
-                shutil.copytree(path, copy, symlinks=True)
+            with _copied(path) as copy:
                 translator = self._load(copy, self._config.engine, observer)
         else:
             translator = self._load(path, self._config.engine, observer)
@@ -167,6 +166,22 @@ class ModelStore:
         facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(duration_s, 3)}
         log.info("loaded", extra={"facts": facts})
         return model
+
+
+@contextlib.contextmanager
+def _copied(bundle: Path) -> Iterator[Path]:
+    """A copy of a bundle's folder. Raises BundleError where there is no room for one."""
+    try:
+        scratch = ScratchFolder()
+    except OSError as error:
+        raise BundleError(f"{bundle} cannot be copied: {error.strerror}") from None
+    with scratch:
+        copy = scratch.path / bundle.name
+        try:
+            shutil.copytree(bundle, copy, symlinks=True)
+        except (OSError, shutil.Error) as error:
+            raise BundleError(f"{bundle} cannot be copied: {error}") from None
+        yield copy
 
 
 def discard(model: LoadedModel, timeout_s: float | None = None) -> bool:

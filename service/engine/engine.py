@@ -66,7 +66,7 @@ class Engine:
         self.queue = RequestQueue(
             settings.max_queue_sentences, settings.max_queue_tokens, count, observer, settings.max_delay_s
         )
-        self.sessions, self.observer, self.niceness = sessions, observer, settings.niceness
+        self.sessions, self.niceness = sessions, settings.niceness
         self.failure: BaseException | None = None
         self.failed = threading.Event()
         limits = (settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
@@ -77,8 +77,7 @@ class Engine:
             for number in range(count)
         ]
         self.max_rows = self.workers[0].cache.max_rows
-        observer.workers(count)
-        observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))
+        self.observe(observer)
         self.threads = [
             threading.Thread(target=self.run, args=(worker,), name=f"engine-{worker.number}", daemon=True)
             for worker in self.workers
@@ -111,7 +110,15 @@ class Engine:
             raise self.failure
         if self.failure is not None:
             raise ConfigurationError(f"the model does not run on this device: {self.failure}") from self.failure
-        self.observer.device_bytes(*self.sessions.device_bytes)
+
+    def observe(self, observer: EngineObserver) -> None:
+        """From now on tells ``observer`` what happens, beginning with what there is."""
+        self.observer = self.queue.observer = observer
+        for worker in self.workers:
+            worker.observer = observer
+        observer.workers(len(self.workers))
+        observer.cache_bytes(sum(worker.cache.max_bytes for worker in self.workers))
+        observer.device_bytes(*self.sessions.device_bytes)
 
     def run(self, worker: Worker) -> None:
         try:

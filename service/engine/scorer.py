@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from service.engine.observer import SilentObserver
+from service.engine.observer import EngineObserver, SilentObserver
 from service.engine.request import Sentence
 from service.engine.request_queue import RequestQueue
+from service.engine.scheduler import is_over
 from service.engine.scoring import Pair, ScoredAnswer
 from service.engine.settings import EngineSettings
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure
@@ -26,6 +27,16 @@ RUN_TOKENS = 256
 # Pairs taken from the queue at a time; of similar lengths among them a run is made.
 TAKE_PAIRS = 64
 IDLE_WAIT_S = 1.0
+
+
+class Refusals(SilentObserver):
+    """Of what the scorer's queue tells, refusals only: the gauges of a queue are those of the engine's."""
+
+    def __init__(self, observer: EngineObserver) -> None:
+        self.observer = observer
+
+    def rejected(self, reason: str) -> None:
+        self.observer.rejected(reason)
 
 
 class Scorer:
@@ -45,11 +56,16 @@ class Scorer:
         self.turn_at: float | None = None
         self.taken: set[Sentence] = set()  # from the queue, and not answered yet
         self.has_failed = False
-        self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, 1, SilentObserver())
+        self.observer: EngineObserver = SilentObserver()
+        self.queue = RequestQueue(settings.max_queue_sentences, settings.max_queue_tokens, 1, self.observer)
         self.thread = threading.Thread(target=self.run, name="scorer", daemon=True)
 
     def start(self) -> None:
         self.thread.start()
+
+    def observe(self, observer: EngineObserver) -> None:
+        """From now on tells ``observer`` what is refused and given up."""
+        self.observer, self.queue.observer = observer, Refusals(observer)
 
     def submit(self, pairs: Sequence[Pair]) -> None:
         """Queues all pairs or none. Raises Overloaded, Draining, EngineFailure."""
@@ -77,12 +93,18 @@ class Scorer:
         for pair in plan.drop:
             self.refuse(pair)
         for batch in batches([pair for pair in plan.admit if isinstance(pair, Pair)], RUN_TOKENS):
-            self.score(batch)
+            now = time.monotonic()  # of many batches the last wait long
+            for pair in batch:
+                if is_over(pair, now):
+                    self.refuse(pair)
+            if waited_for := [pair for pair in batch if pair in self.taken]:
+                self.score(waited_for)
         if not plan.admit and not plan.drop:
             self.queue.wait(IDLE_WAIT_S)
 
     def refuse(self, pair: Sentence) -> None:
         if pair.cancelled:
+            self.observer.cancelled("queued")
             self.reply(pair, Cancelled("the request was cancelled"))
         else:
             waited = time.monotonic() - pair.submitted_at

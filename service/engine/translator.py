@@ -50,7 +50,7 @@ class Translator:
         info: what the model says of itself. engine: what decodes; its ``failed`` event is set when it cannot go on.
     """
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings, observer: EngineObserver) -> None:
+    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
         manifest = bundle.manifest
         settings = settle_device(bundle, settings)
         precision = choose_precision(bundle, settings)
@@ -61,7 +61,7 @@ class Translator:
         score_graph = bundle.path(bundle.graphs(precision).score)
         with ThreadPoolExecutor(1) as loader:  # beside the engine's graphs: a third of the time of loading less
             session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
-            self.engine = Engine.load(bundle, precision, self.tokenizer, settings, observer)
+            self.engine = Engine.load(bundle, precision, self.tokenizer, settings, SilentObserver())
         self.scorer = Scorer(session.result(), settings, self.engine.fail)
         self.max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
 
@@ -76,7 +76,7 @@ class Translator:
         """
         opened = Bundle.open(bundle)
         try:
-            translator = cls(opened, settings or EngineSettings(), observer or SilentObserver())
+            translator = cls(opened, settings or EngineSettings())
         finally:
             opened.close()
         translator.scorer.start()
@@ -86,6 +86,9 @@ class Translator:
         except BaseException:
             translator.close()
             raise
+        if observer:  # not before: nobody asked for the golden translations
+            translator.engine.observe(observer)
+            translator.scorer.observe(observer)
         return translator
 
     def replay(self, golden: Sequence[Golden], where: str) -> None:

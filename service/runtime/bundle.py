@@ -10,7 +10,6 @@ Nothing else in the folder is read, and nothing is ever unpickled.
 import hashlib
 import json
 import stat
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from service.errors import BundleError
 from service.runtime.archive import unpack
+from service.runtime.scratch import ScratchFolder
 
 FORMAT_VERSION = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
@@ -244,8 +244,8 @@ class Bundle:
         root: the folder its files are in. manifest: what it says of itself.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, temporary: "tempfile.TemporaryDirectory[str] | None") -> None:
-        self.root, self.manifest, self.temporary = root, manifest, temporary
+    def __init__(self, root: Path, manifest: Manifest, scratch: ScratchFolder | None) -> None:
+        self.root, self.manifest, self.scratch = root, manifest, scratch
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -256,14 +256,14 @@ class Bundle:
         """
         if path.is_file() and zipfile.is_zipfile(path):
             try:
-                temporary = tempfile.TemporaryDirectory(prefix="dragoman-bundle-")
+                scratch = ScratchFolder()
             except OSError as error:
                 raise BundleError(f"{path} cannot be unpacked: {error.strerror}") from None
             try:
-                unpack(path, Path(temporary.name))
-                return cls(Path(temporary.name), read_manifest(Path(temporary.name)), temporary)
+                unpack(path, scratch.path)
+                return cls(scratch.path, read_manifest(scratch.path), scratch)
             except BaseException:
-                temporary.cleanup()
+                scratch.close()
                 raise
         if not path.is_dir():
             raise BundleError(f"{path} is neither a bundle's folder nor a .zip of one")
@@ -282,8 +282,8 @@ class Bundle:
 
     def close(self) -> None:
         """Removes what a .zip was unpacked to; files already mapped stay readable."""
-        if self.temporary is not None:
-            self.temporary.cleanup()
+        if self.scratch is not None:
+            self.scratch.close()
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""grpc.health.v1. "" is liveness: SERVING as long as the process can answer. The service's own name is readiness.
+"""grpc.health.v1. "" is liveness: SERVING until an engine fails for good. The service's own name is readiness.
 
 Knows: names and states. Does not know: why a state changes.
 """
@@ -32,6 +32,11 @@ class HealthServicer(health.aio.HealthServicer):
         for name in (SERVICE, *model_names):
             self._states[name] = status
             await self.set(name, status)
+
+    async def set_dead(self) -> None:
+        """States that the process is to be started again."""
+        self._states[""] = health_pb2.HealthCheckResponse.NOT_SERVING
+        await self.set("", self._states[""])
 
     async def set_models(self, added: Iterable[str], removed: Iterable[str]) -> None:
         """States the models that came, as ready as the service is, and those that went."""

@@ -29,8 +29,8 @@ def name_call(context: "grpc.aio.ServicerContext[Any, Any]", metadata: Iterable[
 
 
 def rename_call(context: "grpc.aio.ServicerContext[Any, Any]", name: str) -> str:
-    """From here on the call has this name; an empty one changes nothing. Returns the name it has now."""
-    if name:
+    """From here on the call has this name; one that is none changes nothing. Returns the name it has now."""
+    if is_request_id(name):
         request_id.set(name)
         context.set_trailing_metadata(((REQUEST_ID_KEY, name),))
     return request_id.get()

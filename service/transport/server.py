@@ -78,7 +78,8 @@ class TranslationServer:
         self._metrics = metrics
         has_tls = bool(options.security.tls_certificate)
         self._certificates = ServerCertificates(options.security, metrics) if has_tls else None
-        self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, Submitter())
+        submitter = Submitter(limits.max_request_characters, metrics.call_refused)
+        self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, submitter)
         self._server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(
@@ -164,6 +165,10 @@ class TranslationServer:
         """While an engine is stuck the server is not ready and takes no calls."""
         self._admission.stick(is_stuck)
         await self._state_ready(not is_stuck)
+
+    async def fail(self) -> None:
+        """Says, to whoever asks, that this process has to be started again."""
+        await self._health.set_dead()
 
     async def stop(self) -> None:
         """Closes the port. Calls that gRPC has and our handlers have not seen get CANCELLED from it, which is why

@@ -57,8 +57,8 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     ) -> pb.TranslateResponse:
         """Waits for all texts; fails as a whole where every text failed, or the server or the caller is leaving."""
         state = self._state
-        texts, settings = read_request(request, state.limits, state.defaults)
         request_id = rename_call(context, request.request_id)
+        texts, settings = read_request(request, state.limits, state.defaults)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
         with state.leases.hold(translator):
             answers = await state.submitter.translate(translator, texts, settings, deadline_of(context))
@@ -82,8 +82,8 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         """Runs until the client has sent its last text and all are answered, or the server drains."""
         state = self._state
         config = await read_stream_config(requests)
-        settings = read_config(config, state.limits, state.defaults)
         rename_call(context, config.request_id)
+        settings = read_config(config, state.limits, state.defaults)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
         stream = TextStream(requests, context, translator, settings, state.limits)
         with state.leases.hold(translator):
@@ -96,8 +96,8 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     ) -> pb.ScoreResponse:
         """Waits for all pairs; fails as a whole where Translate would."""
         state = self._state
-        pairs, settings = read_pairs(request, state.limits, state.defaults)
         request_id = rename_call(context, request.request_id)
+        pairs, settings = read_pairs(request, state.limits, state.defaults)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
         with state.leases.hold(translator):
             answers = await state.submitter.score(translator, pairs, settings, deadline_of(context))

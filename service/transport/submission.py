@@ -4,6 +4,7 @@ Knows: deadlines, threads, tickets. Does not know: protobuf.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ import grpc
 from service.engine.request import TextAnswer, Timings
 from service.engine.scoring import PairAnswer, PairResult
 from service.engine.translator import Ticket, Translator
+from service.errors import Overloaded
+from service.transport.admission import OVERLOAD_RETRY_S
 from service.transport.answers import Answer, AnswerBuffer
 from service.transport.languages import model_languages
 from service.transport.quotas import TokenHold, share
@@ -25,13 +28,27 @@ from service.transport.validation import Settings
 # characters, even an empty one: a thousand texts of one letter took 100 ms there.
 MAX_LOOP_CHARACTERS = 2_000
 TEXT_CHARACTERS = 100
+# Up to here a call has a thread that no longer one holds up: a million characters took half a second.
+MAX_SHORT_CHARACTERS = 50_000
+# What may be on its way through the threads, in requests of the largest size: about a second of their work.
+MAX_LARGEST_REQUESTS = 2
 
 
 class Submitter:
-    """Submits texts, long ones on a thread of its own pool."""
+    """Submits texts, long ones on threads of its own.
 
-    def __init__(self, num_threads: int = 2) -> None:
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="submit")
+    Args:
+        max_request_characters: of the largest request.
+        count_refusal: told why a call was refused.
+    """
+
+    def __init__(self, max_request_characters: int, count_refusal: Callable[[str], None]) -> None:
+        self._short = ThreadPoolExecutor(1, thread_name_prefix="submit-short")
+        self._long = ThreadPoolExecutor(1, thread_name_prefix="submit-long")
+        self._max_characters = MAX_LARGEST_REQUESTS * max_request_characters
+        self._count_refusal = count_refusal
+        self._lock = threading.Lock()
+        self._num_characters = 0  # on their way through the threads
 
     async def submit(
         self,
@@ -105,16 +122,48 @@ class Submitter:
     async def _run(self, submit: Callable[[], Ticket], num_characters: int) -> Ticket:
         if num_characters <= MAX_LOOP_CHARACTERS:
             return submit()
-        submission = self._pool.submit(submit)
+        self._enter(num_characters)
+        has_left = threading.Event()
+
+        def work() -> Ticket:
+            try:
+                return Ticket([]) if has_left.is_set() else submit()
+            finally:
+                self._leave(num_characters)
+
+        pool = self._short if num_characters <= MAX_SHORT_CHARACTERS else self._long
+        submission = pool.submit(work)
         try:
-            return await asyncio.wrap_future(submission)
+            # Shielded: what waits in the pool holds its texts, so it counts until a thread has come to it.
+            return await asyncio.shield(asyncio.wrap_future(submission))
         except asyncio.CancelledError:
+            has_left.set()
             submission.add_done_callback(_cancel_ticket)
             raise
 
+    def _enter(self, num_characters: int) -> None:
+        """Raises Overloaded where threads have too much to do already."""
+        with self._lock:
+            before = self._num_characters
+            if before and before + num_characters > self._max_characters:
+                self._count_refusal("texts")
+                raise Overloaded(
+                    f"texts of {before} characters are being divided into sentences; at most {self._max_characters} "
+                    "may be",
+                    OVERLOAD_RETRY_S,
+                    open_characters=before,
+                    max_open_characters=self._max_characters,
+                )
+            self._num_characters += num_characters
+
+    def _leave(self, num_characters: int) -> None:
+        with self._lock:
+            self._num_characters -= num_characters
+
     def close(self) -> None:
         """Lets the threads end when they are done."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._short, self._long):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def _in_order(buffer: AnswerBuffer[Answer], ticket: Ticket) -> list[Answer]:

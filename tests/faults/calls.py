@@ -78,10 +78,10 @@ class Caller:
         )
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    async def wait_for_health(self, wanted: str) -> None:
-        """Waits until the service's state is ``wanted``."""
+    async def wait_for_health(self, wanted: str, service: str = READY) -> None:
+        """Waits until a service's state is ``wanted``."""
         async with asyncio.timeout(TIMEOUT_S):
-            while await self.health() != wanted:
+            while await self.health(service) != wanted:
                 await asyncio.sleep(0.02)
 
 

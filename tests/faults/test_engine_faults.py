@@ -12,6 +12,7 @@ from tests.faults.faulty_server import SECRET
 from tests.faults.server_process import ServerProcess
 
 pytestmark = pytest.mark.integration
+ALIVE = ""
 ONE_WORKER = ("--num-workers", "1", "--max-rows", "16")
 
 
@@ -36,6 +37,29 @@ def test_a_step_that_raises_ends_the_process(step: int):
     with ServerProcess(*ONE_WORKER) as server:
         asyncio.run(check(server))
     assert any(SECRET in line.get("exception", "") for line in server.lines), "the log does not say why"
+
+
+def test_a_process_that_must_be_started_again_is_not_alive(golden: dict[str, str]):
+    """Both probes of liveness say so while a call that another thread still answers keeps the process from ending."""
+    pair = pb.ScorePair(source=TEXTS[0], target=golden[TEXTS[0]])
+    asked = pb.ScoreRequest(pairs=[pair], source_language="en", target_language="fr")
+
+    async def check(server: ServerProcess) -> None:
+        async with Caller(server.address) as caller:
+            assert (await caller.health(ALIVE), server.page("livez")[0]) == ("SERVING", 200)
+            server.tell("close score")
+            patient = caller.stub.Score(asked, timeout=60)
+            await asyncio.to_thread(server.wait_for_word, "at gate")
+            server.tell("fail 1")
+            assert (await caller.translate(TEXTS[0])).code == "INTERNAL"
+            await caller.wait_for_health("NOT_SERVING", ALIVE)
+            assert (server.page("readyz")[0], server.page("livez")[0]) == (503, 503)
+            server.tell("open")
+            assert (await patient).results[0].score.score < 0
+        assert await asyncio.to_thread(server.wait) == 1
+
+    with ServerProcess(*ONE_WORKER) as server:
+        asyncio.run(check(server))
 
 
 def test_a_row_that_gives_nan_fails_alone(golden: dict[str, str]):

@@ -1,10 +1,15 @@
 """Ends of the server's process: SIGTERM at rest and under load, once and twice, and kill -9."""
 
 import asyncio
+import resource
+import shutil
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
+from service.model_store import SHIPPED_BUNDLE
 from tests.faults.calls import Caller, Outcome, codes
 from tests.faults.conftest import TEXTS
 from tests.faults.server_process import PLAIN, ServerProcess
@@ -104,7 +109,7 @@ def test_work_longer_than_the_grace(outcome: str):
 
 
 def test_kill_while_decoding_and_restart(golden: dict[str, str]):
-    """Clients hear of it at once and succeed on retry; the port can be taken again; nothing is left on disk."""
+    """Clients hear of it at once and succeed on retry; the port can be taken again."""
 
     async def killed(server: ServerProcess) -> None:
         async with Caller(server.address) as caller:
@@ -126,3 +131,37 @@ def test_kill_while_decoding_and_restart(golden: dict[str, str]):
         asyncio.run(retried(again.address))
         again.wait_for_rest(base)
         assert again.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_end_while_loading_leaves_nothing_on_the_disk(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a bundle that is loaded from a copy; after a kill the next process removes what is left."""
+    models, scratch = tmp_path / "models", tmp_path / "scratch"
+    scratch.mkdir()
+    shutil.copytree(SHIPPED_BUNDLE, models / "en-fr")
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with ServerProcess("--models-folder", str(models), is_awaited=False) as server:
+        while not list(scratch.iterdir()):
+            time.sleep(0.005)
+        server.signal(number)
+        assert server.wait() == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    if number == signal.SIGKILL:
+        assert list(scratch.iterdir())
+        with ServerProcess("--models-folder", str(models)) as again:
+            assert again.stop() == 0
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_disk_without_room_for_a_copy_is_a_wrong_configuration(tmp_path: Path):
+    """Like a read-only one: an error in words and an exit code that says that another start will not help."""
+    shutil.copytree(SHIPPED_BUNDLE, tmp_path / "en-fr")
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    with ServerProcess("--models-folder", str(tmp_path), is_awaited=False, prepare=no_room) as server:
+        assert server.wait() == 78
+    assert any("cannot be copied" in line for line in server.noise)
+    assert not any("Traceback" in line for line in server.noise)

@@ -48,7 +48,8 @@ def allowed_values() -> dict[tuple[str, str], set[str]]:
         for metric in re.findall(r"\w+", metrics)
     }
     found["dragoman_requests_total", "code"] = {code.name for code in grpc.StatusCode}
-    found["dragoman_texts_total", "outcome"] = {"translated"} | {reason.lower() for _, reason in STATUS.values()}
+    reasons = {reason.lower() for _, reason in STATUS.values()}
+    found["dragoman_texts_total", "outcome"] = {"translated", "scored"} | reasons
     own = pb.DESCRIPTOR.services_by_name["TranslationService"].methods_by_name
     methods = {f"/dragoman.v1.TranslationService/{name}" for name in own}
     methods |= {f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch", "List")}
@@ -77,6 +78,7 @@ def use(address: str) -> None:
         client.list_models()
         client.translate(["the red house", "", "the mill"], source="en", target="fr")
         assert list(client.translate_stream(["we wait"], source="en", target="fr"))
+        client.score([("the red house", "la maison rouge")], source="en", target="fr")
         for fields in ({"source": "en", "target": "xx"}, {"source": "strange text", "target": "fr"}):
             with pytest.raises(ServiceError):
                 client.translate(["the river"], **fields)

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from service.engine.scoring import MIN_WEIGHT, Pair, PairAnswer, PairResult
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
+from service.metrics import Metrics
 from service.runtime.score_session import Scored, ScoreSession
 from tests.conftest import sentences
 
@@ -209,6 +211,33 @@ def test_bounds_deadlines_and_cancelling(loaded: Translator, monkeypatch: pytest
     kinds = [type(answers.in_order()[0]) for answers in (first, late, given_up, batch, soon)]
     assert kinds == [PairResult, DeadlineExceeded, Cancelled, PairResult, PairResult]
     assert loaded.scorer.queue.open_sentences == 0
+
+
+def test_what_is_refused_and_given_up_is_counted(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of pairs that have left the queue, of which only the run that is going on is finished."""
+    metrics = Metrics()
+    translator = Translator.load(nonsense_bundle, SETTINGS, metrics.observer())
+    held = HeldScorer(monkeypatch)
+    pairs = [("the red house", "the old mill " * 4)] * 60
+    try:
+        given_up = Answers(len(pairs))
+        ticket = translator.submit_pairs(pairs, 1.0, given_up)
+        assert held.arrived.wait(10)
+        translator.submit_pairs(pairs, 1.0, Answers(len(pairs))).cancel()
+        with pytest.raises(Overloaded):
+            translator.submit_pairs(pairs, 1.0, Answers(len(pairs)))
+        ticket.cancel()
+        held.gate.set()
+        kinds = Counter(map(type, given_up.in_order()))
+        assert 0 < kinds[PairResult] < len(pairs)
+        assert kinds.keys() == {PairResult, Cancelled}
+    finally:
+        translator.close()
+    read = metrics.registry.get_sample_value
+    assert read("dragoman_rejected_total", {"reason": "queue_full"}) == 1
+    assert read("dragoman_cancelled_total", {"stage": "queued"}) == kinds[Cancelled] + len(pairs)
+    assert read("dragoman_finished_total", {"reason": "end_token"}) is None, "nobody asked for golden translations"
+    assert read("dragoman_queue_sentences") == 0
 
 
 def test_a_failing_run_fails_its_pairs_alone(loaded: Translator, monkeypatch: pytest.MonkeyPatch) -> None:

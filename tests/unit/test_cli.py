@@ -233,3 +233,21 @@ def test_help_needs_nothing_heavy():
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("serve", "--max-row", "3"), "--max-row 3; did you mean --max-rows?"),
+        (("serve", "--max-rowz=3"), "did you mean --max-rows?"),
+        (("translate", "--to", "fr", "--bea", "2"), "did you mean --beam?"),
+        (("health", "localhost:1", "--zzz"), "unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_flags_are_given_by_their_whole_names(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert f"usage: dragoman {arguments[0]}" in error, "of another command"

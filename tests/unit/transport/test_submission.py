@@ -1,8 +1,23 @@
-"""Which thread splits and tokenizes: the event loop itself only what takes it no time."""
+"""Which thread splits and tokenizes, the event loop only what takes it no time; how much may wait for a thread."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from service.decoding.options import DecodeOptions
+from service.engine.request import Priority
+from service.engine.translator import Ticket
+from service.errors import Overloaded
+from service.transport.submission import Submitter
+from service.transport.validation import Settings
 from tests.unit.transport.running_server import Running, request, with_server
+from tests.unit.transport.scripted_translator import ScriptedTranslator
+
+LARGEST = 1_000_000
+SETTINGS = Settings("en", "fr", "", DecodeOptions(), Priority.INTERACTIVE, False, False)
 
 
 def test_texts_too_long_for_the_event_loop_go_the_same_way():
@@ -19,6 +34,99 @@ def test_what_takes_long_to_submit_leaves_the_event_loop_free(texts: list[str]):
     async def check(server: Running) -> None:
         await server.stub.Translate(request(*texts))
         await server.stub.Translate(request("short"))
-        assert [name.split("_")[0] for name in server.translator.submitters] == ["submit", "MainThread"]
+        assert [name.split("-")[0] for name in server.translator.submitters] == ["submit", "MainThread"]
 
     with_server(check)
+
+
+class SlowTranslator(ScriptedTranslator):
+    """Its submit() waits at a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.submit_gate = threading.Event()
+        self.num_begun = 0
+
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        self.num_begun += 1
+        self.submit_gate.wait(10)
+        return Ticket([])
+
+
+def submitting(check: Callable[[Callable[[int], "asyncio.Task[Any]"], SlowTranslator], Awaitable[None]]) -> list[str]:
+    """Runs ``check`` with what submits a text of N characters; returns the refusals that were counted."""
+    refusals: list[str] = []
+    translator = SlowTranslator()
+    submitter = Submitter(LARGEST, refusals.append)
+
+    def begin(length: int) -> "asyncio.Task[Any]":
+        work = submitter.submit(translator, ["x" * length], SETTINGS, lambda *_: None, None)  # type: ignore[arg-type]
+        return asyncio.create_task(work)
+
+    async def run() -> None:
+        try:
+            await asyncio.wait_for(check(begin, translator), 20)
+        finally:
+            translator.submit_gate.set()
+            submitter.close()
+
+    asyncio.run(run())
+    return refusals
+
+
+def test_more_than_threads_can_divide_soon_is_refused():
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        first = [begin(900_000), begin(900_000)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="at most 2000000") as refused:
+            await begin(400_000)
+        assert refused.value.retry_after_s > 0
+        translator.submit_gate.set()
+        await asyncio.gather(*first)
+        await begin(400_000)
+
+    assert submitting(check) == ["texts"]
+
+
+def test_the_largest_request_is_taken_while_no_other_waits():
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        translator.submit_gate.set()
+        await begin(3 * LARGEST)
+
+    assert submitting(check) == []
+
+
+def test_texts_whose_caller_has_left_count_until_a_thread_has_come_to_them():
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        tasks = [begin(900_000), begin(900_000)]
+        await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        with pytest.raises(Overloaded):
+            await begin(900_000)
+        translator.submit_gate.set()
+        while True:
+            try:
+                await begin(1_900_000)
+            except Overloaded:
+                await asyncio.sleep(0.01)
+            else:
+                break
+        assert translator.num_begun == 2, "nobody waited for the second text any more"
+
+    assert set(submitting(check)) == {"texts"}
+
+
+def test_a_long_text_does_not_hold_up_a_shorter_one():
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        long = begin(900_000)
+        while translator.num_begun < 1:
+            await asyncio.sleep(0.01)
+        short = begin(5_000)
+        while translator.num_begun < 2:
+            await asyncio.sleep(0.01)
+        translator.submit_gate.set()
+        await asyncio.gather(long, short)
+
+    submitting(check)

@@ -273,6 +273,31 @@ def test_the_request_id_of_the_metadata_comes_back():
     with_server(check)
 
 
+def test_the_request_id_of_the_message_comes_back_whatever_is_wrong_with_the_rest():
+    async def check(server: Running) -> None:
+        asked = pb.StreamConfig(source_language="en", target_language="english!", request_id="of-a-stream")
+        failures = {
+            "of-texts": await failure(server.stub.Translate(request(request_id="of-texts"))),
+            "of-pairs": await failure(server.stub.Score(pb.ScoreRequest(request_id="of-pairs"))),
+            "of-a-stream": await stream_failure(server, pb.TranslateStreamRequest(config=asked)),
+        }
+        for name, error in failures.items():
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert ("x-request-id", name) in list(error.trailing_metadata())
+        unusable = await failure(server.stub.Translate(request("a", request_id="two\nlines")))
+        assert "two" not in dict(unusable.trailing_metadata())["x-request-id"]
+
+    with_server(check)
+
+
+async def stream_failure(server: Running, first: pb.TranslateStreamRequest) -> grpc.aio.AioRpcError:
+    call = server.stub.TranslateStream(iter([first]))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+    return caught.value
+
+
 def test_models_limits_and_defaults_are_listed():
     async def check(server: Running) -> None:
         response = await server.stub.ListModels(pb.ListModelsRequest())
