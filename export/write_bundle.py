@@ -158,16 +158,20 @@ def write_graphs(
 @contextmanager
 def whole_or_nothing(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, before = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "before"))
+    for leftover in (partial, before):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(before)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if before.exists() and not folder.exists():  # stopped between the two
+            before.rename(folder)
+        for leftover in (partial, before):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_options(model: Transformer, options: ExportOptions, folder: Path) -> None:

@@ -17,7 +17,15 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.client_answers import PRIORITIES, ServiceError, call_error, options_message, text_error, text_outcome
+from service.client_answers import (
+    PRIORITIES,
+    ServiceError,
+    call_error,
+    decode_options,
+    options_message,
+    text_error,
+    text_outcome,
+)
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
@@ -100,6 +108,10 @@ class Client:
         except grpc.RpcError as error:
             raise call_error(error) from None
         return response
+
+    def decode_defaults(self) -> DecodeOptions:
+        """What the service takes where a request says nothing. Raises ServiceError."""
+        return decode_options(self.list_models().defaults)
 
     def health(self, service: str = "") -> str:
         """State of ``service`` as grpc.health.v1 names it: ``SERVING``, ``NOT_SERVING``, or ``SERVICE_UNKNOWN``.
@@ -259,6 +271,9 @@ def channel_options(connection: Connection) -> list[tuple[str, Any]]:
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", -1),
         ("grpc.per_rpc_retry_buffer_size", MAX_RETRIED_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),  # a stream, which has no deadline, ends with a connection that died
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
     ]
 
 

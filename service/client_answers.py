@@ -4,6 +4,7 @@ Knows: both forms. Does not know: channels, calls (service/client.py).
 """
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -56,6 +57,11 @@ def options_message(options: DecodeOptions | None) -> pb.DecodeOptions | None:
         repetition_penalty=options.repetition_penalty,
         min_length=options.min_length,
     )
+
+
+def decode_options(message: pb.DecodeOptions) -> DecodeOptions:
+    """The opposite, of a message in which every field is set."""
+    return DecodeOptions(**{field.name: getattr(message, field.name) for field in fields(DecodeOptions)})
 
 
 def text_outcome(result: pb.TextResult) -> TextResult | ServiceError:

@@ -211,6 +211,8 @@ class EngineMetrics:
             "rows": self._metrics.active_rows,
             "cache": self._metrics.cache_bytes,
             "workers": self._metrics.workers,
+            "planned": self._metrics.device_bytes.labels("planned"),
+            "used": self._metrics.device_bytes.labels("used"),
         }
         for name, gauge in gauges.items():
             self._set(name, gauge, 0.0)

@@ -1,6 +1,7 @@
 """/metrics, /livez and /readyz over plain HTTP. Knows: HTTP. Does not know: what is measured or what makes it ready."""
 
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -38,8 +39,10 @@ class MetricsServer:
         if render:
             Handler.pages["/metrics"] = lambda: (200, render(), CONTENT_TYPE_LATEST)
 
+        host, port = parse_address("metrics_listen", address)
+        kind = _HttpServer6 if ":" in host else _HttpServer
         try:
-            self._server = _HttpServer(parse_address("metrics_listen", address), Handler)
+            self._server = kind((host, port), Handler)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address} for metrics: {error.strerror or error}") from None
         self.port: int = self._server.server_address[1]
@@ -63,6 +66,10 @@ class _HttpServer(ThreadingHTTPServer):
         """A client that leaves before it has its answer is no news; anything else is."""
         if not isinstance(sys.exc_info()[1], OSError):
             log.exception("a request for metrics failed")
+
+
+class _HttpServer6(_HttpServer):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

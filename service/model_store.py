@@ -34,11 +34,12 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
-    """A translator, the metrics it writes to, and what its bundle looked like when it was loaded."""
+    """A translator, the metrics it writes to, what its bundle looked like when loaded, and how long that took."""
 
     translator: Translator
     observer: EngineMetrics
     fingerprint: Fingerprint
+    load_s: float
 
 
 @dataclass(slots=True)
@@ -72,7 +73,8 @@ class ModelStore:
         for path in self._bundles():
             if path in self._served:
                 raise ConfigurationError(f"bundle {path} is named twice")
-            self._served[path] = self._load_one(path)
+            self._served[path] = model = self._load_one(path)
+            self._metrics.model_loaded(model.translator.info, model.load_s)
         return list(self._served.values())
 
     def refresh(self, is_asked: bool) -> Change:
@@ -121,7 +123,7 @@ class ModelStore:
             except ConfigurationError:
                 discard(model)
                 raise
-        except (DragomanError, OSError) as error:
+        except Exception as error:  # whatever a damaged bundle makes ONNX Runtime or numpy raise
             self._failed[path] = seen
             change.num_failed += 1
             self._count_failure(str(path), error)
@@ -129,12 +131,16 @@ class ModelStore:
         if path in self._served:
             change.retired.append(self._served[path])
         self._served[path] = model
+        self._metrics.model_loaded(model.translator.info, model.load_s)
         self._metrics.model_reloaded("loaded")
+        self._failed.clear()  # what could not be served beside the old version may be now
 
     def _count_failure(self, path: str, error: Exception) -> None:
         self._metrics.model_reloaded("failed")
         log.error(
-            "a bundle cannot be served; what was loaded goes on", extra={"facts": {"bundle": path, "why": str(error)}}
+            "a bundle cannot be served; what was loaded goes on",
+            exc_info=None if isinstance(error, DragomanError | OSError) else error,
+            extra={"facts": {"bundle": path, "why": str(error) or type(error).__name__}},
         )
 
     def _bundles(self) -> list[Path]:
@@ -154,16 +160,14 @@ class ModelStore:
                 translator = self._load(copy, self._config.engine, observer)
         else:
             translator = self._load(path, self._config.engine, observer)
-        model = LoadedModel(translator, observer, seen)
+        model = LoadedModel(translator, observer, seen, time.monotonic() - started)
         if self._config.max_length > translator.info.max_target_tokens:
             discard(model)
             raise ConfigurationError(
                 f"max_length ({self._config.max_length}) must be <= {translator.info.max_target_tokens}, the most that "
                 f"model {translator.info.name!r} can give"
             )
-        duration_s = time.monotonic() - started
-        self._metrics.model_loaded(translator.info, duration_s)
-        facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(duration_s, 3)}
+        facts = {"model": translator.info.name, "version": translator.info.version, "seconds": round(model.load_s, 3)}
         log.info("loaded", extra={"facts": facts})
         return model
 
@@ -218,7 +222,7 @@ def bundles_in(folder: Path) -> list[Path]:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise BundleError(f"the models' folder {folder} cannot be read: {error.strerror}") from None
-    return [path for path in entries if path.suffix == ".zip" or (path / MANIFEST).exists()]
+    return [path for path in entries if path.suffix == ".zip" or os.path.exists(path / MANIFEST)]
 
 
 def fingerprint(path: Path) -> Fingerprint:

@@ -16,6 +16,7 @@ from service.client import Client, ServiceError
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
 from service.errors import ConfigurationError, DragomanError, InvalidRequest
+from service.pb import translation_pb2 as pb
 from service.transport.languages import nearest
 
 OnAnswer = Callable[[TextResult | DragomanError], None]
@@ -30,6 +31,8 @@ MAX_TRIES: Final = 3
 DEFAULT_PATIENCE_S: Final = 300.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.2, 10.0
 MAX_WAIT_S: Final = 0.1
+# Of a stream's message beside the text: its id, its lengths.
+OTHER_BYTES: Final = 64
 
 
 @dataclass(slots=True)
@@ -68,7 +71,8 @@ class RemoteEngine:
         self._client, self._source, self._target, self._options = client, source, target, options
         self._priority, self._alignment = priority, alignment
         self._patience_s, self._on_break = patience_s, on_break
-        self.model, self._max_characters = self._inspect()
+        self.model, limits = self._inspect()
+        self._max_characters, self._max_bytes = limits.max_text_characters, limits.max_message_bytes
         self._failure: DragomanError | None = None
         self._last_refusal = "none"
         self._closed = threading.Event()
@@ -99,6 +103,12 @@ class RemoteEngine:
             limit = self._max_characters
             on_answer(InvalidRequest("text.text", f"{len(text)} characters are more than the service's {limit}"))
             return
+        num_bytes = len(text.encode("utf-8", "surrogatepass")) + OTHER_BYTES
+        if 0 < self._max_bytes < num_bytes:
+            on_answer(
+                InvalidRequest("text.text", f"a message of {num_bytes} bytes; the service takes {self._max_bytes}")
+            )
+            return
         with self._changed:
             if self._num_open == 0:
                 self._quiet_since = time.monotonic()
@@ -124,8 +134,8 @@ class RemoteEngine:
             thread.join(max(0.0, until - time.monotonic()))
         self._client.close()
 
-    def _inspect(self) -> tuple[dict[str, Any], int]:
-        """The model that the service would choose, and how many characters a text may have."""
+    def _inspect(self) -> tuple[dict[str, Any], pb.Limits]:
+        """The model that the service would choose, and what it allows."""
         response = self._client.list_models()
         found = [
             (source, target, model)
@@ -139,7 +149,7 @@ class RemoteEngine:
         source, target, model = max(found, key=lambda item: (len(item[0]), len(item[1])))
         described = {"name": model.name, "version": model.version, "precision": model.precision}
         described["languages"] = f"{source} to {target}"
-        return described, response.limits.max_text_characters
+        return described, response.limits
 
     def _run(self) -> None:
         """One stream after the other until the end."""

@@ -162,6 +162,7 @@ class _Plan(NamedTuple):
 def _plan(options: argparse.Namespace) -> _Plan:
     """Ends the program with 2 where the flags do not fit together."""
     column = "1" if options.no_header and options.column == SourceOptions().column else options.column
+    _check_run_flags(options)
     decoding = read_decode_options(options)
     try:
         has_alternatives = decoding.num_alternatives > 1
@@ -177,7 +178,9 @@ def _plan(options: argparse.Namespace) -> _Plan:
         wrong_usage(options, "--alternatives needs JSONL output: other rows hold one translation")
     if options.no_header and source.format not in (Format.CSV, Format.TSV):
         wrong_usage(options, "--no-header is for CSV and TSV")
-    _check_run_flags(options)
+    are_named = options.column != SourceOptions().column or options.prefix != SourceOptions().prefix
+    if are_named and source.format is Format.TEXT and target.format is Format.TEXT:
+        wrong_usage(options, "--column and --prefix are for rows with names; a line of text has none")
     return _Plan(rows, source, target, decoding)
 
 
@@ -187,6 +190,8 @@ def _check_run_flags(options: argparse.Namespace) -> None:
         wrong_usage(options, "--streams is for --target")
     if options.streams is not None and options.streams < 1:
         wrong_usage(options, f"--streams ({options.streams}) must be >= 1")
+    if options.engine != EMBEDDED and options.target is not None:
+        wrong_usage(options, f"--engine {options.engine} is for models of its own, not for --target")
     if options.engine != RAY:
         for name in ("actors", "cpus_per_actor", "gpus_per_actor"):
             if getattr(options, name) is not None:
@@ -249,8 +254,6 @@ def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, mo
 def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: Source) -> Windows:
     """The engine that the flags choose, at work on the source's rows."""
     if options.target is not None:
-        if options.engine != EMBEDDED:
-            wrong_usage(options, f"--engine {options.engine} is for models of its own, not for --target")
         return Pipeline(source, _remote_engine(options, decoding), OutcomeCache())
     refuse_connection_flags(options)
     from service.app import bundle_paths
@@ -270,8 +273,6 @@ def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: 
 
 
 def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> TextEngine:
-    if options.precision != "auto" or options.device != "cpu":
-        wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
     client = Client(read_connection(options, options.target))
     try:
         source = options.source or only_source(client, options.to)

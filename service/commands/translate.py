@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from service.client import ServiceError
+from service.client import Client, ServiceError
 from service.commands.connection_flags import (
     add_connection_flags,
     add_patience_flag,
@@ -24,6 +24,7 @@ from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
 from service.errors import DragomanError, InputError
+from service.jobs.byte_lines import read_chunk
 
 CHUNK_BYTES = 65_536
 TO_HELP = "language to translate to, BCP-47, such as fr"
@@ -60,35 +61,28 @@ def language_code(text: str) -> str:
 
 
 def add_decode_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that make DecodeOptions."""
+    """Flags that make DecodeOptions; None where one is not given."""
     defaults = DecodeOptions()
-    parser.add_argument(
-        "--beam", type=int, default=defaults.num_beams, metavar="N",
-        help=f"beam width, 1 (greedy) to {MAX_BEAMS} (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--length-penalty", type=float, default=defaults.length_penalty, metavar="A",
-        help="score = log-probability / length ** A; 0 to 5 (default: %(default)s)",
-    )  # fmt: skip
+
+    def add(flag: str, kind: type[int] | type[float], metavar: str, meaning: str, default: float) -> None:
+        shown = f"{meaning} (default: {default:g}, or the service's)"
+        parser.add_argument(flag, type=kind, metavar=metavar, help=shown)
+
+    add("--beam", int, "N", f"beam width, 1 (greedy) to {MAX_BEAMS}", defaults.num_beams)
+    add("--length-penalty", float, "A", "score = log-probability / length ** A; 0 to 5", defaults.length_penalty)
     parser.add_argument(
         "--alternatives", type=int, default=defaults.num_alternatives, metavar="N",
         help="translations per text, at most the beam width; needs --json (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-length", type=int, default=defaults.max_length, metavar="N",
-        help="target tokens per sentence; 0: the model's limit (default: %(default)s)",
+    add("--max-length", int, "N", "target tokens per sentence; 0: the model's limit", defaults.max_length)
+    add("--min-length", int, "N", "target tokens before a sentence may end", defaults.min_length)
+    add(
+        "--no-repeat-ngram", int, "N", "no N tokens in a row come twice in a sentence; 0: they may",
+        defaults.no_repeat_ngram_size,
     )  # fmt: skip
-    parser.add_argument(
-        "--min-length", type=int, default=defaults.min_length, metavar="N",
-        help="target tokens before a sentence may end (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--no-repeat-ngram", type=int, default=defaults.no_repeat_ngram_size, metavar="N",
-        help="no N tokens in a row come twice in a sentence; 0: they may (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=defaults.repetition_penalty, metavar="P",
-        help="log-probabilities of tokens that were there already times P, 1 to 10 (default: %(default)s)",
+    add(
+        "--repetition-penalty", float, "P", "log-probabilities of tokens that were there already times P, 1 to 10",
+        defaults.repetition_penalty,
     )  # fmt: skip
 
 
@@ -104,22 +98,38 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
-    """DecodeOptions of the flags; ends the program with 2 where they are out of range."""
+    """DecodeOptions of the flags, and of the service of --target where there is none.
+
+    Ends the program with 2 where they are out of range.
+
+    Raises:
+        DragomanError: the service does not answer.
+    """
+    given = {
+        field.name: value
+        for field in dataclasses.fields(DecodeOptions)
+        if (value := getattr(options, _flag_of(field.name).lstrip("-").replace("-", "_"))) is not None
+    }
     try:
-        return DecodeOptions(
-            options.beam,
-            options.length_penalty,
-            options.alternatives,
-            options.max_length,
-            no_repeat_ngram_size=options.no_repeat_ngram,
-            repetition_penalty=options.repetition_penalty,
-            min_length=options.min_length,
-        )
+        if options.target is None:
+            return DecodeOptions(**given)
+        DecodeOptions(**({"num_beams": MAX_BEAMS} | given))  # what is wrong whatever the service says
+        if options.precision != "auto" or options.device != "cpu":
+            wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
+        with Client(read_connection(options, options.target)) as client:
+            return dataclasses.replace(client.decode_defaults(), **given)
+    except ServiceError as error:
+        raise DragomanError(f"the service at {options.target} does not answer: {error}") from None
     except ValueError as error:
         message = str(error)
         for name in (field.name for field in dataclasses.fields(DecodeOptions)):
-            message = re.sub(rf"\b{name}\b", _FLAG_OF.get(name, "--" + name.replace("_", "-")), message)
+            message = re.sub(rf"\b{name}\b", _flag_of(name), message)
         wrong_usage(options, message)
+
+
+def _flag_of(name: str) -> str:
+    """The flag of a field of DecodeOptions."""
+    return _FLAG_OF.get(name, "--" + name.replace("_", "-"))
 
 
 def wrong_usage(options: argparse.Namespace, message: str) -> NoReturn:
@@ -131,8 +141,6 @@ def wrong_usage(options: argparse.Namespace, message: str) -> NoReturn:
 def open_lines(options: argparse.Namespace, source: str | None, target: str | None) -> LineTranslator:
     """The translator that the flags choose. Raises as EmbeddedLines and RemoteLines do."""
     if options.target is not None:
-        if options.precision != "auto" or options.device != "cpu":
-            wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
         if target is None:
             wrong_usage(options, "--target needs --to")
         connection = read_connection(options, options.target)
@@ -199,7 +207,7 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
     """
     unbuffered = getattr(stream, "raw", stream)
     number, rest = 0, b""
-    while chunk := unbuffered.read(CHUNK_BYTES):
+    while chunk := read_chunk(unbuffered, CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             number += 1

@@ -48,9 +48,9 @@ class TextAlignment(Gathering[ScoredAnswer]):
                 on_done=sentence.on_done,
                 priority=sentence.priority,
                 deadline=sentence.deadline,
-                cancelled=sentence.cancelled,
                 target=ids,
                 on_scored=functools.partial(self.receive_pair, place),
+                translated=sentence,
             )
             for place, (sentence, ids) in enumerate(zip(self.sentences, self.ids, strict=True))
         ]

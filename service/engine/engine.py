@@ -127,8 +127,10 @@ class Engine:
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)
             worker.is_warm.set()
-            worker.abandon(EngineFailure)
-            self.fail(error)
+            try:
+                worker.abandon(EngineFailure)
+            finally:  # what broke the worker may break that too
+                self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Answers what waits with EngineFailure, refuses all else with it, and says that the process must end."""

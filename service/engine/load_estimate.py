@@ -20,6 +20,8 @@ from service.engine.request import Priority, Sentence
 # The rate forgets with this time constant; before it has seen so much work it knows nothing.
 MEMORY_S = 5.0
 MIN_SEEN_S = 0.5
+# A step that seems to take longer was held up with its process, which says nothing about the engine.
+MAX_STEP_S = 5.0
 # How long the rate with many rows is remembered while few are open, and how much must have been seen of it.
 PEAK_MEMORY_S, MIN_PEAK_S = 600.0, 2.0
 
@@ -38,6 +40,7 @@ class LoadEstimate:
         self._seen_s = 0.0
         self._seen_work = 0.0
         self._looked_at = 0.0
+        self._stepped_at = math.inf
         # The same for rows: answered, and open times seconds; then the rate at the peak, and the rows open there.
         self._open_rows = 0
         self._seen_rows = self._seen_row_s = 0.0
@@ -74,8 +77,19 @@ class LoadEstimate:
         if self._seen_s >= MIN_PEAK_S:
             self._remember_peak()
 
+    def stepped(self, now: float) -> None:
+        """A worker begins a step, or has nothing to do."""
+        self._leave_out_pauses(now)
+        self._stepped_at = now
+
+    def _leave_out_pauses(self, now: float) -> None:
+        """Time in which no worker did anything passed for the whole process."""
+        if now - self._stepped_at > MAX_STEP_S:
+            self._looked_at = now
+
     def _pass(self, now: float) -> None:
         """Time with something to do has passed until now; what was seen long before fades."""
+        self._leave_out_pauses(now)
         passed_s = max(now - self._looked_at, 0.0)
         self._looked_at = now
         kept = math.exp(-passed_s / MEMORY_S)

@@ -96,6 +96,11 @@ class Sentence:
     first: tuple[int, ...] = ()
     stop_repetition: bool = True
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has gone."""
+        return self.cancelled
+
 
 @dataclass(frozen=True, slots=True)
 class AlignmentLink:

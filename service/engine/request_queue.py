@@ -126,6 +126,7 @@ class RequestQueue:
             wanted = max(share - active_rows, self.first_width()) if active_rows < share else 0
             free = min(max_rows - active_rows, wanted)
             plan = plan_admission(self.waiting, free, now)
+            self.load.stepped(now)
             if now - self.swept_at > SWEEP_EVERY_S:
                 self.swept_at = now
                 plan.drop += sweep(self.waiting, now)

@@ -46,7 +46,7 @@ class Plan:
 
 def is_over(sentence: Sentence, now: float) -> bool:
     """Nobody waits for this sentence: cancelled, or its deadline has passed."""
-    return sentence.cancelled or (sentence.deadline is not None and now >= sentence.deadline)
+    return sentence.is_cancelled or (sentence.deadline is not None and now >= sentence.deadline)
 
 
 def plan_admission(waiting: Waiting, free_rows: int, now: float) -> Plan:

@@ -103,7 +103,7 @@ class Scorer:
             self.queue.wait(IDLE_WAIT_S)
 
     def refuse(self, pair: Sentence) -> None:
-        if pair.cancelled:
+        if pair.is_cancelled:
             self.observer.cancelled("queued")
             self.reply(pair, Cancelled("the request was cancelled"))
         else:

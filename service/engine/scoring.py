@@ -26,12 +26,18 @@ class Pair(Sentence):
 
     Attributes:
         target: token ids, never empty. on_scored: called exactly once with this pair, on the scorer's thread, instead
-            of on_done, which nobody calls. started_at: when its batch began, monotonic seconds.
+            of on_done, which nobody calls. started_at: when its batch began, monotonic seconds. translated: the
+            sentence whose translation is to be aligned; who cancels it waits for neither.
     """
 
     target: tuple[int, ...] = ()
     on_scored: Callable[["Pair", ScoredAnswer], None] = print
     started_at: float = 0.0
+    translated: Sentence | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.cancelled or (self.translated is not None and self.translated.cancelled)
 
 
 @dataclass(frozen=True, slots=True)

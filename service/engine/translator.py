@@ -251,7 +251,7 @@ class Translator:
         deadline: float | None,
     ) -> list[Sentence]:
         encoded = [[*languages.prefix, *ids] for ids in self.tokenizer.encode(text.split.sentences)]
-        text.num_source_tokens = sum(map(len, encoded))
+        text.num_source_tokens = sum(map(len, encoded)) + len(encoded)  # end tokens counted
         return [
             Sentence(
                 source=(*ids, self.tokenizer.end),

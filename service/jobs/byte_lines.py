@@ -5,6 +5,7 @@ Knows: gzip, zstd, line breaks, bounds. Does not know: what a line means.
 
 import gzip
 import hashlib
+import select
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ def compressed_member(data: bytes, compression: str) -> bytes:
     return bytes(arrow().Codec("zstd", compression_level=ZSTD_LEVEL).compress(data))
 
 
+def read_chunk(stream: BinaryIO, size: int) -> bytes:
+    """Up to ``size`` bytes as soon as there are some; none at the end only, also of a pipe that does not block."""
+    while True:
+        chunk: Any = stream.read(size)
+        if chunk is not None:
+            return bytes(chunk)
+        select.select([stream], [], [])
+
+
 class ByteLines:
     """Iterates over the lines of ``stream``, each with its line break.
 
@@ -96,7 +106,7 @@ class ByteLines:
     def _chunks(self) -> Iterator[bytes]:
         while True:
             try:
-                chunk: Any = self._stream.read(CHUNK_BYTES)
+                chunk = read_chunk(self._stream, CHUNK_BYTES)
             except (gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
                 raise InputError(f"{self._name} cannot be read: {error}") from error
             if not chunk:

@@ -163,9 +163,10 @@ class DelimitedSource(LineSource):
             fields = [str(number) for number in range(1, len(fields) + 1)]
         columns = tuple(fields)
         self.check_columns(columns, name)
+        is_first_file = self.columns is None
         self.columns = columns
         self._place = columns.index(self.options.column)
-        if isinstance(first, bytes):
+        if is_first_file and isinstance(first, bytes):  # one output has one header and one kind of line break
             self.header = without_break(first) if self.options.has_header else b""
             self.ending = b"\r\n" if first.endswith(b"\r\n") else b"\n"
 

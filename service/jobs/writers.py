@@ -62,7 +62,7 @@ class JsonlWriter:
         return b"".join(self._line(row, outcome) for row, outcome in pairs)
 
     def unwritable(self, row: Row, outcome: Outcome) -> str:
-        return ""
+        return _unreadable(row)
 
     def _line(self, row: Row, outcome: Outcome) -> bytes:
         _, translation, score, flags = self._source.options.added
@@ -111,6 +111,8 @@ class DelimitedWriter:
         return b"".join(self._record(row, outcome) for row, outcome in pairs)
 
     def unwritable(self, row: Row, outcome: Outcome) -> str:
+        if why := _unreadable(row):
+            return why
         if self._is_csv:
             return ""
         values = () if self._spliced is not None else row.values or ()
@@ -151,6 +153,15 @@ def checked(writer: Writer, pairs: Pairs) -> list[tuple[Row, Outcome]]:
             outcome = failed(reason)
         found.append((row, outcome))
     return found
+
+
+def _unreadable(row: Row) -> str:
+    """Why Python has no such values, as with some of Parquet: times past year 9999, bytes that are no text."""
+    try:
+        list(row.values or ())
+    except Exception as error:
+        return f"a value of the row cannot be read: {type(error).__name__}: {error}"
+    return ""
 
 
 def _held(sign: str, what: str, form: str, text: Any) -> str:

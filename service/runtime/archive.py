@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from service.errors import BundleError
@@ -24,5 +25,6 @@ def unpack(archive: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(entry) as packed, target.open("wb") as plain:
                     shutil.copyfileobj(packed, plain)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    # The last two: an archive that is encrypted, or compressed in a way that Python does not know.
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
         raise BundleError(f"{archive} cannot be unpacked: {error}") from error

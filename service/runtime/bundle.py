@@ -18,6 +18,7 @@ from typing import Any
 
 from service.errors import BundleError
 from service.runtime.archive import unpack
+from service.runtime.manifest_check import check_manifest
 from service.runtime.scratch import ScratchFolder
 
 FORMAT_VERSION = 1
@@ -188,7 +189,9 @@ def parse_manifest(text: str, where: str) -> tuple[Manifest, dict[str, tuple[int
         for side in ("source_languages", "target_languages"):
             values[side] = tuple(Language(**with_tuples(entry)) for entry in values.get(side, ()))
         values["decoding"] = Decoding(**with_tuples(values.get("decoding", {})))
-        return Manifest(shape=shape, precisions=precisions, golden=golden, **values), files
+        manifest = Manifest(shape=shape, precisions=precisions, golden=golden, **values)
+        check_manifest(manifest)
+        return manifest, files
     except BundleError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

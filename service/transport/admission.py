@@ -91,6 +91,8 @@ class Admission:
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Waits until no call is open; True if that came in time."""
+        if self._idle.is_set():
+            return True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:

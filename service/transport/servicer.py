@@ -81,7 +81,7 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     ) -> None:
         """Runs until the client has sent its last text and all are answered, or the server drains."""
         state = self._state
-        config = await read_stream_config(requests)
+        config = await read_stream_config(requests, state.limits.max_stream_idle_s, state.admission.draining)
         rename_call(context, config.request_id)
         settings = read_config(config, state.limits, state.defaults)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)

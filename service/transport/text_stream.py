@@ -160,9 +160,24 @@ class TextStream:
             ticket.cancel()
 
 
-async def read_stream_config(requests: Requests) -> pb.StreamConfig:
-    """The settings in a stream's first message. Raises InvalidRequest: it holds none."""
-    first = await anext(requests, None)
+async def read_stream_config(requests: Requests, idle_s: float, draining: asyncio.Event) -> pb.StreamConfig:
+    """The settings in a stream's first message.
+
+    Raises:
+        InvalidRequest: it holds none. DeadlineExceeded: none came for ``idle_s``. Draining: the server shuts down.
+    """
+    reading = asyncio.ensure_future(anext(requests, None))
+    drain = asyncio.create_task(draining.wait())
+    try:
+        await asyncio.wait((reading, drain), timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            if drain.done():
+                raise Draining("the server is shutting down; open the stream again, to another server")
+            raise DeadlineExceeded(f"no first message was sent for {idle_s} s; open a new stream")
+        first = reading.result()
+    finally:
+        reading.cancel()
+        drain.cancel()
     if first is None or first.WhichOneof("item") != "config":
         raise InvalidRequest("config", "the first message of a stream must hold it")
     return first.config

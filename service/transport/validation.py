@@ -220,7 +220,7 @@ def _read_options(
         "max_length": (0, 2**31 - 1),
         "no_repeat_ngram_size": (0, MAX_NGRAM),
         "repetition_penalty": (1, 10),
-        "min_length": (0, max(given.get("max_length", 0), 0) or 2**31 - 1),
+        "min_length": (0, max(given.get("max_length", defaults.max_length), 0) or 2**31 - 1),
     }
     is_valid = True
     for name, value in given.items():
@@ -231,7 +231,13 @@ def _read_options(
                 prefix + name, f"{value} must be in [{least}, {most}]{reason}", value=value, min=least, max=most
             )
             is_valid = False
-    return replace(defaults, **given) if is_valid else defaults
+    if not is_valid:
+        return defaults
+    try:
+        return replace(defaults, **given)
+    except ValueError as error:  # what was given does not go with what was not
+        violations.add(prefix.removesuffix("."), str(error))
+        return defaults
 
 
 def _too_long(length: int, limit: int) -> str:

@@ -240,6 +240,18 @@ def test_what_is_refused_and_given_up_is_counted(nonsense_bundle: Path, monkeypa
     assert read("dragoman_queue_sentences") == 0
 
 
+def test_an_alignment_that_nobody_waits_for_is_given_up(loaded: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled after the translation was there, of which the pairs have left the queue already."""
+    held = HeldScorer(monkeypatch)
+    answers = Answers(1)
+    text = " ".join(["the old mill turns."] * 40)
+    ticket = loaded.submit([text], DecodeOptions(max_length=24), answers, alignment=True)
+    assert held.arrived.wait(30)
+    ticket.cancel()
+    held.gate.set()
+    assert isinstance(answers.in_order()[0], Cancelled)
+
+
 def test_a_failing_run_fails_its_pairs_alone(loaded: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> list[Scored]:
         raise RuntimeError("a secret of the runtime")

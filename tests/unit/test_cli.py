@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.decoding.options import DecodeOptions
 from service.engine.translator import Translator
 from service.errors import EngineFailure
+from service.transport.limits import Limits
 from tests.unit.transport.running_server import running_on_thread
 from tests.unit.transport.scripted_translator import ScriptedTranslator
 
@@ -251,3 +253,14 @@ def test_flags_are_given_by_their_whole_names(
     error = capsys.readouterr().err
     assert told in error
     assert f"usage: dragoman {arguments[0]}" in error, "of another command"
+
+
+def test_what_is_not_said_is_left_to_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own defaults and limits may be others than ours."""
+    with running_on_thread(limits=Limits(max_beams=2), defaults=DecodeOptions(num_beams=2)) as server:
+        command = ("translate", "--to", "fr", "--target", server.address)
+        assert run(*command, "--length-penalty", "0.5", "one") == 0
+        assert run(*command, "--beam", "3", "one") == 1
+        asked = [options for _, options, _, _ in server.translator.submissions]
+    assert capsys.readouterr().out.startswith("ONE\n")
+    assert asked == [DecodeOptions(num_beams=2, length_penalty=0.5)]

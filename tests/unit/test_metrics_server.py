@@ -70,3 +70,18 @@ def test_a_page_that_fails_is_logged(caplog: pytest.LogCaptureFixture):
         assert client.recv(10) == b""
     failing.stop()
     assert [(name, level) for name, level, _ in caplog.record_tuples] == [("dragoman.metrics", logging.ERROR)]
+
+
+def test_it_listens_on_ipv6_too():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = MetricsServer("[::1]:0", None, lambda: True, lambda: True)
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=10) as response:
+            assert response.status == 200
+    finally:
+        server.stop()

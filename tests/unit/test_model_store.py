@@ -96,6 +96,37 @@ def test_two_for_the_same_pair_are_not_served_until_the_first_has_gone(folder: F
     assert names(folder.store.refresh(is_asked=False)) == ["rival"]
 
 
+def test_what_could_not_be_served_beside_the_old_is_served_beside_the_new(folder: Folder) -> None:
+    folder.write("b", "second en de")
+    folder.store.load_all()
+    folder.write("a", "first en de")
+    folder.write("b", "second en it")
+    folder.store.refresh(is_asked=False)
+    change = folder.store.refresh(is_asked=False)
+    labels = {"version": "1", "source_language": "en", "precision": "cpu-int8", "device": "cpu"}
+    assert (change.num_failed, len(change.serve)) == (1, 2)
+    assert folder.sample("dragoman_model_info", name="first", target_language="de", **labels) is None, "it was refused"
+    change = folder.store.refresh(is_asked=False)
+    assert change.num_failed == 0
+    assert {model.translator.info.target_language for model in change.serve} == {"de", "it"}
+    assert folder.sample("dragoman_model_info", name="first", target_language="de", **labels) == 1
+
+
+def test_an_unexpected_error_is_the_bundles_own(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher goes on: what is added after it is served."""
+    folder.store.load_all()
+
+    def break_down(*_: object) -> object:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(folder.store, "_load", break_down)
+        folder.write("b", "second en de")
+        assert folder.store.refresh(is_asked=True).num_failed == 1
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 1
+    assert names(folder.store.refresh(is_asked=True)) == ["first", "second"]
+
+
 def test_a_folder_that_cannot_be_read_changes_nothing(folder: Folder) -> None:
     [first] = folder.store.load_all()
     folder.path.rename(folder.path.with_name("elsewhere"))

@@ -13,6 +13,7 @@ from service.commands.lines import RemoteLines
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
 from service.errors import Overloaded
+from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import Running, running_on_thread
 
 TEXTS = [f"text {number}" for number in range(300)]
@@ -150,7 +151,10 @@ def test_another_model_does_not_go_on_with_the_lines(
     monkeypatch.setattr(
         remote_engine.RemoteEngine,
         "_inspect",
-        lambda _: ({"name": "m", "version": next(versions), "precision": "p", "languages": "en to fr"}, 1000),
+        lambda _: (
+            {"name": "m", "version": next(versions), "precision": "p", "languages": "en to fr"},
+            pb.Limits(max_text_characters=1000),
+        ),
     )
 
     def breaking(*arguments: object, **named: object) -> Iterator[object]:

@@ -56,6 +56,17 @@ def test_rest_does_not_count_and_a_slower_engine_is_noticed():
     assert estimate.delay_s(Priority.INTERACTIVE) > 1.0
 
 
+def test_a_process_that_was_stopped_is_no_slower_engine():
+    estimate = LoadEstimate()
+    for start in range(20):
+        together(estimate, 40, takes_s=0.2, start=float(start))
+    estimate.stepped(20.0)
+    together(estimate, 40, takes_s=480.0, start=20.0)
+    estimate.stepped(500.0)
+    estimate.submitted([sentence()] * 40, 501.0)
+    assert 0.05 < estimate.shared_s() < 0.3, "0.2 s before"
+
+
 def test_interactive_work_does_not_wait_for_batch_work_in_the_queue():
     estimate = LoadEstimate()
     busy(estimate, 100, until=20.0)

@@ -1,5 +1,6 @@
 """Verification passes on what was exported, and fails on each planted mistake."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from export.graph_builder import GraphBuilder
 from export.graphs import DecoderStep
 from export.layers import Layers, PerRowInt8
 from export.verify import VerificationError
-from export.write_bundle import ExportError
+from export.write_bundle import ExportError, whole_or_nothing
 from model.transformer import Transformer
 from service.runtime.bundle import Bundle
 from service.runtime.kv_cache import KVCache
@@ -174,3 +175,29 @@ def cache_of(bundle: Path, precision: str) -> KVCache:
     """The cache that a worker has for the graphs of a bundle."""
     opened = Bundle.open(bundle)
     return Sessions(opened, precision, num_threads=1).make_cache(2, 16, 16)
+
+
+@pytest.mark.parametrize("stopped_at", [None, "before", "after"])
+def test_a_bundle_takes_the_place_of_another_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: str | None
+) -> None:
+    """Also where somebody stops it while the old one is put aside."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = Path.rename
+
+    def stopped(path: Path, target: Path) -> Path:
+        if path == folder and stopped_at == "before":
+            raise KeyboardInterrupt
+        renamed = rename(path, target)
+        if path == folder and stopped_at == "after":
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with contextlib.suppress(KeyboardInterrupt), whole_or_nothing(folder) as partial:
+        (partial / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert [path.name for path in folder.iterdir()] == ["old" if stopped_at else "new"]

@@ -2,8 +2,11 @@
 
 import gzip
 import io
+import os
+import threading
+import time
 import tracemalloc
-from typing import cast
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -61,3 +64,21 @@ def test_members_one_after_the_other_are_one_file(compression: str):
 def test_a_damaged_file_is_an_error_not_an_end(damage):
     with pytest.raises(InputError, match="file cannot be read"):
         lines_of(damage(gzip.compress(b"one\n" * 100)), "gzip")
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end():
+    """What has not come yet is not the end."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+
+    def write() -> None:
+        for piece in (b"one\ntw", b"o\n", b"three\n"):
+            time.sleep(0.05)
+            os.write(into, piece)
+        os.close(into)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(out, "rb", buffering=0) as stream:
+        assert list(ByteLines(cast(BinaryIO, stream), "a pipe", 100)) == [b"one\n", b"two\n", b"three\n"]
+    writer.join()

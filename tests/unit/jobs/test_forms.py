@@ -314,3 +314,28 @@ def test_parquet_with_row_groups_of_all_sizes(batch: Batch):
     pq.write_table(table.slice(0, 0), "none.parquet")
     assert batch("none.parquet", "none-out.parquet") == 0
     assert pq.read_table("none-out.parquet").num_rows == 0
+
+
+def test_all_files_get_the_line_breaks_and_names_of_the_first(batch: Batch):
+    """However far the reader is ahead of the writer."""
+    Path("in-1.csv").write_bytes(b'"text",n\r\n' + b"one,1\r\n" * 2_500)
+    Path("in-2.csv").write_bytes(b"text,n\n" + b"two,2\n" * 10)
+    assert batch("in-*.csv", "out.csv") == 0
+    found = Path("out.csv").read_bytes().split(b"\r\n")
+    assert found[0] == b'"text",n,id,translation,score,flags'
+    expected = [b"one,1,%d,ONE,-0.5," % number for number in range(1, 2_501)]
+    assert found[1:] == [*expected, *(b"two,2,%d,TWO,-0.5," % number for number in range(2_501, 2_511)), b""]
+
+
+def test_values_that_python_does_not_have_fail_their_rows_alone(batch: Batch):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    offsets = pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in (0, 1, 3, 4)))
+    notes = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xff\xfec")])
+    times = pa.array([0, 0, 2**60], pa.timestamp("ms"))
+    pq.write_table(pa.table({"text": ["one", "two", "three"], "note": notes, "time": times}), "in.parquet")
+    assert batch("in.parquet", "out.jsonl") == 1
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["translation"] for row in rows] == ["ONE", None, None]
+    errors = [json.loads(line) for line in Path("out.jsonl.errors.jsonl").read_text().splitlines()]
+    assert ["cannot be read" in str(error) for error in errors] == [True, True]

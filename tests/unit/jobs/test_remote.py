@@ -10,6 +10,7 @@ from service import remote_engine
 from service.client import Client, ServiceError
 from service.engine.request import Priority
 from service.errors import EngineFailure, Overloaded
+from service.pb import translation_pb2 as pb
 from tests.unit.jobs.conftest import Batch
 from tests.unit.transport.running_server import Running, running_on_thread
 
@@ -134,8 +135,14 @@ def test_a_model_that_changes_while_the_job_runs_ends_it(
 ):
     found = iter(
         [
-            ({"name": "m", "version": "1", "precision": "p", "languages": "en to fr"}, 1000),
-            ({"name": "m", "version": "2", "precision": "p", "languages": "en to fr"}, 1000),
+            (
+                {"name": "m", "version": "1", "precision": "p", "languages": "en to fr"},
+                pb.Limits(max_text_characters=1000),
+            ),
+            (
+                {"name": "m", "version": "2", "precision": "p", "languages": "en to fr"},
+                pb.Limits(max_text_characters=1000),
+            ),
         ]
     )
     monkeypatch.setattr(remote_engine.RemoteEngine, "_inspect", lambda _: next(found))

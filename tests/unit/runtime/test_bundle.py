@@ -22,6 +22,8 @@ from service.runtime.bundle import MANIFEST, SEAL, Bundle, parse_manifest, seal_
 
 SETTINGS = EngineSettings(num_workers=1, threads_per_worker=1, max_rows=16)
 
+GOLDEN = {"precision": "cpu-fp32", "source": "a", "num_beams": 1, "ids": [2]}
+
 
 @pytest.fixture
 def bundle(nonsense_bundle: Path, tmp_path: Path) -> Path:
@@ -156,6 +158,23 @@ def test_a_link_in_a_zip_becomes_a_plain_file(bundle: Path, tmp_path: Path) -> N
     opened.close()
 
 
+def test_a_damaged_zip_is_refused_whatever_it_breaks(bundle: Path, tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole.zip", tmp_path / "damaged.zip"
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in bundle.rglob("*"):
+            if path.stat().st_size < 100_000:
+                archive.write(path, path.relative_to(bundle))
+    content = whole.read_bytes()
+    rng = random.Random(1)
+    for _ in range(300):
+        bit = rng.randrange(8 * len(content))
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(BundleError):
+            Bundle.open(damaged).close()
+
+
 def test_a_zip_larger_than_the_disk_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:
         archive.writestr("manifest.json", "x")
@@ -193,6 +212,20 @@ def test_a_graph_cannot_reach_for_weights_outside(bundle: Path, location: str) -
         (lambda values: values.update(surprise=1), "damaged"),
         (lambda values: values["files"].pop("vocabulary.spm"), "does not list"),
         (lambda values: values["precisions"]["cpu-int8"].pop("encoder"), "damaged"),
+        (lambda values: values["precisions"]["cpu-int8"].update(encoder=["a"]), r"encoder \(\['a'\]\) must be str"),
+        (lambda values: values.update(max_target_tokens="256"), "max_target_tokens .'256'. must be int"),
+        (lambda values: values.update(max_target_tokens=True), "must be int"),
+        (lambda values: values.update(max_target_tokens=0), ">= 2"),
+        (lambda values: values.update(max_source_tokens=1), ">= 2"),
+        (lambda values: values["shape"].update(num_heads=0), "num_heads .0. must be >= 1"),
+        (lambda values: values["shape"].update(num_heads=7), "multiple of num_heads"),
+        (lambda values: values["shape"].update(model_width="256"), "shape.model_width .'256'. must be int"),
+        (lambda values: values.update(target_languages=[{"code": 3}]), r"target_languages\[0\].code .3. must be str"),
+        (
+            lambda values: values["golden"].append(GOLDEN | {"num_beams": "4"}),
+            r"golden\[\d\].num_beams .'4'. must be int",
+        ),
+        (lambda values: values["golden"].append(GOLDEN | {"num_beams": 0}), "num_beams of golden 'a' .0. must be >= 1"),
     ],
 )
 def test_a_manifest_of_another_form_is_refused(bundle: Path, change: Callable[[dict], None], complaint: str) -> None:  # type: ignore[type-arg]

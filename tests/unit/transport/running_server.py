@@ -47,6 +47,7 @@ async def running(
     root: bytes | None = None,
     tracer: CallTracer | None = None,
     translator: ScriptedTranslator | Translator | None = None,
+    defaults: DecodeOptions | None = None,
     **chosen: Any,
 ) -> AsyncIterator[Running]:
     """``root``: what the client trusts, where ``security`` asks for TLS. ``chosen``: other fields of ServerOptions."""
@@ -59,7 +60,7 @@ async def running(
         tracer=tracer or SilentTracer(),
         **chosen,
     )
-    server = TranslationServer(options, limits or Limits(), DecodeOptions(), metrics)
+    server = TranslationServer(options, limits or Limits(), defaults or DecodeOptions(), metrics)
     port = await server.start()
     await server.open([translator])
     address = f"127.0.0.1:{port}"
@@ -91,16 +92,14 @@ def with_server(
 
 
 @contextmanager
-def running_on_thread(
-    security: SecurityOptions | None = None, root: bytes | None = None, tracer: CallTracer | None = None
-) -> Iterator[Running]:
+def running_on_thread(**chosen: Any) -> Iterator[Running]:
     """The same for clients that block: the server's event loop runs on another thread."""
     found: Future[Running] = Future()
     loop = asyncio.new_event_loop()
     end = asyncio.Event()
 
     async def run() -> None:
-        async with running(security=security, root=root, tracer=tracer) as server:
+        async with running(**chosen) as server:
             found.set_result(server)
             await end.wait()
 

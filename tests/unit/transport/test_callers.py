@@ -194,7 +194,10 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: str, message: str):
 def test_the_python_client_sends_its_token(security: SecurityOptions, tmp_path: Path):
     token_file = tmp_path / "token"
     token_file.write_text(f"{STRANGER}\n")
-    with running_on_thread(security) as server, Client(Connection(server.address, token_file=token_file)) as client:
+    with (
+        running_on_thread(security=security) as server,
+        Client(Connection(server.address, token_file=token_file)) as client,
+    ):
         assert client.health() == "SERVING"
         with pytest.raises(ServiceError, match="UNAUTHENTICATED"):
             client.list_models()

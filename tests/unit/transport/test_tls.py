@@ -99,7 +99,7 @@ def test_mutual_tls_wants_a_certificate_of_the_right_root(fresh: CertificateFile
     strange = CertificateFiles(tmp_path / "strange")
     options = security(fresh, tls_client_ca=str(fresh.ca))
     known, unknown = fresh.issue("web.example", "client"), strange.issue("web.example", "client")
-    with running_on_thread(options, fresh.root) as server:
+    with running_on_thread(security=options, root=fresh.root) as server:
         for certificate, key in ((None, None), unknown):
             refused = Connection(server.address, True, fresh.ca, certificate, key)
             with Client(refused, 2) as client, pytest.raises(ServiceError, match=r"UNAVAILABLE|DEADLINE"):

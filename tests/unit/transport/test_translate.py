@@ -9,10 +9,11 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from service.decoding.options import DecodeOptions
 from service.engine.request import Priority
 from service.errors import Draining, EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
-from tests.unit.transport.running_server import Running, request, with_server
+from tests.unit.transport.running_server import Running, request, running, with_server
 
 TRANSLATE = "/dragoman.v1.TranslationService/Translate"
 
@@ -315,3 +316,17 @@ def test_models_limits_and_defaults_are_listed():
 
 def dict_of(message: object) -> set[str]:
     return {field.name for field, _ in message.ListFields()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [(pb.DecodeOptions(min_length=60), "options.min_length"), (pb.DecodeOptions(max_length=10), "options")],
+)
+def test_options_that_do_not_go_with_the_defaults_are_the_callers_fault(options: pb.DecodeOptions, field: str):
+    async def check() -> None:
+        async with running(defaults=DecodeOptions(max_length=50, min_length=20)) as server:
+            error = await failure(server.stub.Translate(request("ok", options=options)))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert [violation.field for violation in details(error)["BadRequest"].field_violations] == [field]
+
+    asyncio.run(check())

@@ -98,6 +98,31 @@ def test_a_stream_that_is_not_used_is_ended():
     with_server(check, Limits(max_stream_idle_s=1))
 
 
+def test_a_stream_without_a_first_message_is_ended():
+    async def check(server: Running) -> None:
+        silent = server.stub.TranslateStream()
+        with pytest.raises(grpc.aio.AioRpcError, match="no first message was sent for 1 s") as caught:
+            await silent.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert server.server._admission.num_open == 0
+
+    with_server(check, Limits(max_stream_idle_s=1))
+
+
+def test_a_stream_without_a_first_message_does_not_hold_up_the_end():
+    async def check(server: Running) -> None:
+        silent = server.stub.TranslateStream()
+        reading = asyncio.ensure_future(silent.read())
+        while not server.server._admission.num_open:
+            await asyncio.sleep(0.01)
+        assert await server.server.drain(5)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reading
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    with_server(check)
+
+
 def test_a_stream_that_waits_for_the_engine_is_not_idle():
     async def check(server: Running) -> None:
         server.translator.gate.clear()
