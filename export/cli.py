@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from export.derive import derive_cuda
 from export.graph_runner import GraphRunner
@@ -15,7 +16,7 @@ from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
 from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
-from model.corpus import open_text
+from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
 from service.runtime.bundle import Bundle
 from service.runtime.piece_tokenizer import tokenizer_of
@@ -78,12 +79,37 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def read_all_lines(path: Path) -> list[str]:
+    """Lines of UTF-8, also of a .gz, .bz2 or .xz file. Raises ExportError: there are none, or they cannot be read."""
+    try:
+        lines = list(read_lines(str(path)))
+    except CorpusError as error:
+        raise ExportError(str(error)) from None
+    if not lines:
+        raise ExportError(f"{path} holds no line")
+    return lines
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Raises ExportError: the file holds no JSON object."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(card, dict):
+        raise ExportError(f"{path} holds no JSON object")
+    return card
+
+
 def read_sample(paths: Sequence[Path], count: int) -> list[str]:
-    """``count`` lines in all, evenly spread over each file; of a line with tabs, the first column."""
+    """``count`` lines in all, evenly spread over each file; of a line with tabs, the first column.
+
+    Raises:
+        ExportError: a file has none, or cannot be read.
+    """
     chosen: list[str] = []
     for path in paths:
-        with open_text(path) as file:
-            lines = [line.split("\t")[0].strip() for line in file]
+        lines = [line.split("\t")[0].strip() for line in read_all_lines(path)]
         chosen += lines[:: max(1, len(lines) * len(paths) // count)]
     return chosen
 
@@ -98,13 +124,13 @@ def run_export(arguments: argparse.Namespace) -> int:
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
             calibration_texts=tuple(read_sample(arguments.calibration, CALIBRATION_LINES)),
-            golden_texts=tuple(arguments.golden.read_text().splitlines()) if arguments.golden else (),
-            card=json.loads(arguments.card.read_text()) if arguments.card else {},
+            golden_texts=tuple(read_all_lines(arguments.golden)) if arguments.golden else (),
+            card=read_card(arguments.card) if arguments.card else {},
         )
         reports = write_bundle(model, tokenizer, description, arguments.bundle, options)
     except (ExportError, VerificationError) as error:
         return complain(str(error), EXIT_FAILED)
-    except (CheckpointError, OSError, json.JSONDecodeError) as error:
+    except (CheckpointError, OSError) as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
     for precision, report in reports.items():
         print(f"{precision}: {report}")
@@ -145,7 +171,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         model, _, _ = load_model(arguments.checkpoint)
         manifest = bundle.manifest
         tokenizer = tokenizer_of(bundle)
-        lines = arguments.text.read_text(encoding="utf-8").splitlines() if arguments.text else []
+        lines = read_all_lines(arguments.text) if arguments.text else []
         sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
         for precision, graphs in manifest.precisions.items():
             runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
@@ -154,7 +180,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             if exact and sources:
                 count, ties = check_searches(model, runner, sources, tokenizer.end, manifest.max_target_tokens)
                 print(f"{precision}: {count} greedy and beam searches find PyTorch's token ids, {ties} but for a tie")
-    except VerificationError as error:
+    except (ExportError, VerificationError) as error:
         return complain(str(error), EXIT_FAILED)
     except (BundleError, CheckpointError, OSError) as error:
         return complain(str(error), EXIT_BAD_BUNDLE)

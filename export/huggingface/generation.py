@@ -4,6 +4,7 @@ Knows: the keys of ``generate``. Does not know: the network. Beams and length pe
 what the file proposes is only told. Everything that would change the search otherwise must have its neutral value.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,9 @@ from service.runtime.bundle import Decoding
 GENERATION = "generation_config.json"
 USED = {"max_length", "bad_words_ids", "renormalize_logits", "forced_bos_token_id", "forced_eos_token_id"}
 USED |= {"early_stopping", "decoder_start_token_id", "eos_token_id", "pad_token_id", "num_beams", "length_penalty"}
-USED |= {"no_repeat_ngram_size", "min_length", "min_new_tokens"}
+USED |= {"no_repeat_ngram_size", "min_length", "min_new_tokens", "max_new_tokens", "bos_token_id"}
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "do_sample": (False, None),
-    "max_new_tokens": (None,),
     "max_time": (None,),
     "stop_strings": (None, []),
     "repetition_penalty": (1.0, None),  # greedy search applies it to logits, which no graph here gives
@@ -42,7 +42,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "low_memory": (None, False),
 }
 IRRELEVANT = {  # sampling without do_sample, caches, speculative decoding, what generate returns
-    *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "bos_token_id"),
+    *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
     *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size", "compile_config"),
     *("disable_compile", "continuous_batching_config", "is_assistant", "num_assistant_tokens", "speculation_type"),
     *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "prompt_lookup_num_tokens", "use_mtp"),
@@ -87,7 +87,7 @@ def read_generation(folder: HuggingFaceFolder, config: Mapping[str, Any], ids: t
         where = str(folder.path / "config.json")
     check_keys(values, where)
     for name, own in zip(("pad", "eos"), ids, strict=False):
-        if values.get(f"{name}_token_id", own) not in (own, None):
+        if values.get(f"{name}_token_id", own) not in (own, [own], None):
             raise ImportRefused(f"{where}: {name}_token_id ({values[f'{name}_token_id']}) is not config.json's ({own})")
     forced_end = values.get("forced_eos_token_id")
     if forced_end not in (None, ids[1], [ids[1]]):
@@ -97,16 +97,19 @@ def read_generation(folder: HuggingFaceFolder, config: Mapping[str, Any], ids: t
         raise ImportRefused(f"{where}: early_stopping ({early!r}) must be true or false")
     banned = bad_words(values.get("bad_words_ids"), ids[1], where)
     renormalize = bool(values.get("renormalize_logits"))
-    start = int(number(values, "decoder_start_token_id", where, default=ids[2]))
+    # Where the file has the one and not the other, ``generate`` begins with bos; config.json's is not asked.
+    default_start = number(values, "bos_token_id", where, default=ids[2]) if folder.has(GENERATION) else ids[2]
+    start = int(number(values, "decoder_start_token_id", where, default=default_start))
     ngram, least = penalties(values, where, start_is_possible=start != ids[1] and start not in banned)
-    max_length = number(values, "max_length", where)
+    # Theirs counts the start token; max_new_tokens goes before and does not.
+    max_length = number(values, "max_new_tokens", where) or max(number(values, "max_length", where) - 1, 0)
     first = number(values, "forced_bos_token_id", where, default=-1)
     return Generation(
         Decoding(
             banned=() if renormalize else banned,
             force_end=forced_end is not None,
             stop_at_beams=bool(early),
-            max_length=max(int(max_length) - 1, 0),  # theirs counts the start token
+            max_length=int(max_length),
             no_repeat_ngram_size=ngram,
             min_length=least,
         ),
@@ -142,7 +145,8 @@ def penalties(values: Mapping[str, Any], where: str, start_is_possible: bool) ->
 def check_keys(values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key in NEUTRAL and value not in NEUTRAL[key]:
-            raise ImportRefused(f"{where}: {key} ({value!r}) must be {NEUTRAL[key][0]!r}; nothing else is implemented")
+            given, must = json.dumps(value), json.dumps(NEUTRAL[key][0])
+            raise ImportRefused(f"{where}: {key} ({given}) must be {must}; nothing else is implemented")
         if key not in GENERATION_KEYS:
             raise ImportRefused(f"{where}: key {key!r} ({value!r}) is unknown: what it would change cannot be told")
 

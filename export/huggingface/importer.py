@@ -103,8 +103,8 @@ def named(tokenizer: ImportedTokenizer, wanted: Sequence[str], side: str) -> tup
     if not all(codes):
         option = "source" if side == "source" else "target"
         raise ImportRefused(
-            f"tokenizer_config.json: {side}_lang ({own!r}) is no language; say --{option}-language CODE, such as fr, "
-            "several times where there are several"
+            f"{f'--{option}-language {wanted}' if wanted else f'tokenizer_config.json: {side}_lang ({own!r})'} is no "
+            f"language; say --{option}-language CODE, such as fr, several times where there are several"
         )
     return tuple(Language(code) for code in dict.fromkeys(codes))
 

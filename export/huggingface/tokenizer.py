@@ -48,11 +48,31 @@ def read_tokenizer(folder: HuggingFaceFolder, config: ImportedConfig, start: int
     settings = folder.json_if_there(SETTINGS)
     if settings.get("sp_model_kwargs"):
         raise ImportRefused(f"{folder.path / SETTINGS}: sp_model_kwargs are not implemented")
-    if config.kind == "marian":
-        return read_marian(folder, config, start, settings)
-    if folder.has("source.spm"):  # M2M-100's network with Marian's tokenizer, as export-transformers writes it
-        return read_marian(folder, config, start, settings)
-    return read_m2m100(folder, config, start, settings)
+    # The second: M2M-100's network with Marian's tokenizer, as export-transformers writes it.
+    is_marian = config.kind == "marian" or folder.has("source.spm")
+    read = (read_marian if is_marian else read_m2m100)(folder, config, start, settings)
+    refuse_added_tokens(folder, read)
+    return read
+
+
+def refuse_added_tokens(folder: HuggingFaceFolder, read: ImportedTokenizer) -> None:
+    """Tokens added after training are cut out of a text before SentencePiece sees it, which is not done here.
+
+    Raises:
+        ImportRefused: there are some that are neither special tokens, which no text is meant to hold, nor languages.
+    """
+    settings = read.settings
+    added = {str(entry["content"]) for entry in settings.get("added_tokens_decoder", {}).values()}
+    added |= {str(entry["content"]) for entry in folder.json_if_there("tokenizer.json").get("added_tokens", [])}
+    added |= folder.json_if_there("added_tokens.json").keys()
+    special = {name_of(settings, kind, f"<{kind}>") for kind in ("bos", "eos", "unk", "pad", "cls", "sep", "mask")}
+    languages = {form for code in read.languages for form in (code, f"__{code}__", f">>{code}<<")}
+    unknown = sorted(added - special - languages - set(FAIRSEQ_SPECIAL))
+    if unknown:
+        raise ImportRefused(
+            f"{folder.path}: tokens that were added to the tokenizer are not implemented: "
+            f"{', '.join(map(repr, unknown[:5]))}{' and others' if len(unknown) > 5 else ''}"
+        )
 
 
 def read_ids(folder: HuggingFaceFolder, name: str, size: int) -> dict[str, int]:

@@ -93,9 +93,10 @@ def positions(taken: Taken, config: ModelConfig) -> Tensor:
             del taken.left[name]
         return float32_positions(config.max_positions, config.model_width, config.position_offset)
     stored = [taken.take(name, shape) for name in POSITIONS if name in taken.left]
+    # Numbers up to 1 in bfloat16 are up to 0.002 off.
     computed = sinusoidal_positions(*shape, config.position_formula, config.position_offset)
     table = stored[0] if stored else computed
-    if any(not torch.equal(table, other) for other in stored[1:]) or not torch.allclose(table, computed, atol=1e-3):
+    if any(not torch.equal(table, other) for other in stored[1:]) or not torch.allclose(table, computed, atol=4e-3):
         raise ImportRefused(f"{POSITIONS[0]} and {POSITIONS[1]} must be the same fixed sinusoids")
     return table
 

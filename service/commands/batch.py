@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.client import Client, ServiceError
+from service.commands.batch_summary import tell
 from service.commands.connection_flags import read_connection, refuse_connection_flags
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import only_source
@@ -27,8 +28,8 @@ from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, OutputError
 from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
 from service.jobs.input_files import InputFiles
-from service.jobs.job import Job, Summary, Windows, open_source, open_writer
-from service.jobs.job_folder import ERRORS_SUFFIX, JobFolder
+from service.jobs.job import Job, Windows, open_source, open_writer
+from service.jobs.job_folder import JobFolder
 from service.jobs.outcome_cache import OutcomeCache
 from service.jobs.pipeline import Pipeline
 from service.jobs.ray_windows import EngineRecipe, RayOptions, RayWindows
@@ -139,7 +140,7 @@ def batch(options: argparse.Namespace) -> int:
             if job.rows_done:
                 print(f"dragoman batch: going on after {job.rows_done:,} rows", file=sys.stderr)
             _check_free(output, options, job)
-            stop.then(windows.stop)
+            stop.then(lambda: _stop(windows))
             summary = job.run(windows)
             if not stop.signal:
                 windows.check_model()
@@ -147,7 +148,7 @@ def batch(options: argparse.Namespace) -> int:
         finally:
             windows.close()
             job.close()
-    return _told(summary, output, stop.signal)
+    return tell(summary, output, stop.signal)
 
 
 class _Plan(NamedTuple):
@@ -287,21 +288,10 @@ def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> Text
         raise
 
 
-def _told(summary: Summary, output: Path | None, signal_number: int) -> int:
-    """Says how it ended; returns the exit code."""
-    rows = f"{summary.rows:,} rows"
-    if signal_number:
-        goes_on = (
-            "the same command goes on from here" if output is not None else "standard output cannot be gone on with"
-        )
-        print(f"dragoman batch: stopped after {rows}; {goes_on}", file=sys.stderr)
-        return 128 + signal_number
-    if summary.failed:
-        where = f"{output}{ERRORS_SUFFIX} says why" if output is not None else "the reasons are above"
-        print(f"dragoman batch: {rows}, of which {summary.failed:,} failed; {where}", file=sys.stderr)
-        return FAILED
-    print(f"dragoman batch: {rows}, {summary.rate}", file=sys.stderr)
-    return DONE
+def _stop(windows: Windows) -> None:
+    """What a signal comes to."""
+    print("dragoman batch: finishing what is in flight and saving; again: stop now", file=sys.stderr)
+    windows.stop()
 
 
 def _shard(text: str) -> tuple[int, int]:

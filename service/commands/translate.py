@@ -23,7 +23,7 @@ from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, Re
 from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
-from service.errors import DragomanError, InputError
+from service.errors import DragomanError, InputError, OutputError
 from service.jobs.byte_lines import read_chunk
 
 CHUNK_BYTES = 65_536
@@ -171,21 +171,39 @@ def translate(options: argparse.Namespace) -> int:
     texts: Iterable[str] = _given_texts(options) or read_lines(sys.stdin.buffer)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the locale is
-    code, num_written = DONE, 0
+    code, num_written, num_flagged = DONE, 0, 0
     with open_lines(options, options.source, options.to) as lines:
         try:
             for answer in lines.translate(texts, decode_options, options.alignment):
                 if isinstance(answer, DragomanError):
                     code = FAILED
                     print(f"dragoman translate: text {num_written + 1}: {answer}", file=sys.stderr)
+                elif answer.split or answer.length_limited or answer.repetition_found:
+                    num_flagged += 1
                 line = _as_json(answer, options.alignment) if options.json else getattr(answer, "text", "")
-                sys.stdout.write(line + "\n")
-                sys.stdout.flush()
+                _write(line + "\n")
                 num_written += 1
         except DragomanError:
             print(f"dragoman translate: ended after {num_written} lines were written", file=sys.stderr)
             raise
+    if num_flagged and not options.json:
+        print(
+            f"dragoman translate: {num_flagged} translations are of a text that was split, end at a length limit or "
+            "where they began to repeat themselves; --json says which",
+            file=sys.stderr,
+        )
     return code
+
+
+def _write(line: str) -> None:
+    """Raises OutputError, but for a reader that has gone."""
+    try:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _given_texts(options: argparse.Namespace) -> list[str]:

@@ -20,7 +20,7 @@ from service.jobs.journal import Checkpoint
 from service.jobs.line_sources import DelimitedSource, JsonlSource, TextSource
 from service.jobs.parquet_source import ParquetSource
 from service.jobs.progress import Progress
-from service.jobs.rows import Outcome, Row
+from service.jobs.rows import TOLD_OF, Outcome, Row
 from service.jobs.source import Source, SourceOptions, shard_rows
 from service.jobs.windows import Window
 from service.jobs.writers import DelimitedWriter, JsonlWriter, TextWriter, Writer, checked
@@ -54,10 +54,11 @@ class Windows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Rows done and failed since the job was begun; how fast this run was, for people."""
+    """Rows done, failed and flagged since the job was begun; how fast this run was, for people."""
 
     rows: int
     failed: int
+    flagged: int
     rate: str
 
 
@@ -139,7 +140,7 @@ class Job:
         finally:
             progress.close()
         self._rate = progress.rate()
-        return Summary(self._last.rows, self._last.failed, self._rate)
+        return self._summary()
 
     def finish(self) -> Summary:
         """Puts the output into its place. Raises OutputError."""
@@ -148,7 +149,10 @@ class Job:
         self._last = replace(self._last, is_done=True)
         if self._folder is not None:
             self._folder.finish(self._last, self._writer.finish if isinstance(self._writer, ArrowWriter) else None)
-        return Summary(self._last.rows, self._last.failed, self._rate)
+        return self._summary()
+
+    def _summary(self) -> Summary:
+        return Summary(self._last.rows, self._last.failed, self._last.flagged, self._rate)
 
     def close(self) -> None:
         if self._folder is not None:
@@ -166,6 +170,7 @@ class Job:
             self._last,
             rows=self._last.rows + len(pairs),
             failed=self._last.failed + len(errors),
+            flagged=self._last.flagged + sum(not TOLD_OF.isdisjoint(outcome.flags) for _, outcome in pairs),
             tokens=self._last.tokens + sum(outcome.num_tokens for _, outcome in pairs),
             position=window.position,
             state=window.state,

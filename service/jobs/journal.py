@@ -16,7 +16,8 @@ class Checkpoint:
 
     Attributes:
         rows: rows done. output_bytes, errors_bytes: length of the two files. failed: rows without translation.
-        tokens: target tokens. position: bytes of the input read. state: checksum of standard input up to here.
+        flagged: rows whose translation has a flag. tokens: target tokens. position: bytes of the input read. state:
+        checksum of standard input up to here.
         is_done: the whole job is; only moving files into their places is left.
     """
 
@@ -28,6 +29,7 @@ class Checkpoint:
     position: int = 0
     state: str = ""
     is_done: bool = False
+    flagged: int = 0
 
 
 class Journal:

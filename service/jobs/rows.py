@@ -13,6 +13,7 @@ LENGTH_LIMITED: Final = "length_limited"
 REPETITION: Final = "repetition"
 NO_TEXT: Final = "no_text"
 ERROR: Final = "error"
+TOLD_OF: Final = frozenset({SPLIT, LENGTH_LIMITED, REPETITION})  # a translation that may not say all, or says more
 
 
 @dataclass(slots=True)

@@ -1,11 +1,13 @@
 """The command line: lines in, lines out, and an exit code for whatever goes wrong; with a scripted translator."""
 
 import bz2
+import contextlib
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from service.engine.translator import Translator
 from service.errors import EngineFailure
 from service.transport.limits import Limits
 from tests.unit.transport.running_server import running_on_thread
-from tests.unit.transport.scripted_translator import ScriptedTranslator
+from tests.unit.transport.scripted_translator import ScriptedTranslator, result_of
 
 
 @pytest.fixture
@@ -264,3 +266,27 @@ def test_what_is_not_said_is_left_to_the_service(capsys: pytest.CaptureFixture[s
         asked = [options for _, options, _, _ in server.translator.submissions]
     assert capsys.readouterr().out.startswith("ONE\n")
     assert asked == [DecodeOptions(num_beams=2, length_penalty=0.5)]
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_what_may_not_say_all_is_told_of(
+    is_json: bool, translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines have no place for flags."""
+    translator.answers["cut"] = replace(result_of("cut"), length_limited=True)
+    translator.answers["divided"] = replace(result_of("divided"), split=True)
+    flags = ["--json"] if is_json else []
+    assert run("translate", "--to", "fr", "--bundle", bundle, *flags, "whole", "cut", "divided") == 0
+    told = "2 translations are of a text that was split, end at a length limit" in capsys.readouterr().err
+    assert told is not is_json
+
+
+def test_a_disk_that_is_full_is_told_in_words(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run("translate", "--to", "fr", "--bundle", bundle, "one") == 1
+        with contextlib.suppress(OSError):
+            full.close()
+    assert "standard output cannot be written: No space left on device" in capsys.readouterr().err

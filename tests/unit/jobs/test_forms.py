@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,12 @@ def test_values_that_python_does_not_have_fail_their_rows_alone(batch: Batch):
     assert [row["translation"] for row in rows] == ["ONE", None, None]
     errors = [json.loads(line) for line in Path("out.jsonl.errors.jsonl").read_text().splitlines()]
     assert ["cannot be read" in str(error) for error in errors] == [True, True]
+
+
+def test_flagged_rows_are_counted_also_where_lines_cannot_say_so(
+    batch: Batch, translator: ScriptedTranslator, capsys: pytest.CaptureFixture[str]
+):
+    translator.answers["cut"] = replace(result_of("cut"), length_limited=True)
+    Path("in.txt").write_text("one\ncut\n\ncut\n")
+    assert batch("in.txt", "out.txt") == 0
+    assert "2 translations are of a text that was split, end at a length limit" in capsys.readouterr().err

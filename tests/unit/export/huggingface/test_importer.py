@@ -142,6 +142,16 @@ def set_config(**changes: object) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / "config.json", **changes)
 
 
+def add_tokens(file: str, values: dict[str, object]) -> Callable[[Path], None]:
+    """As Transformers' add_tokens() leaves them."""
+
+    def change(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | values))
+
+    return change
+
+
 def set_generation(**changes: object) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / "generation_config.json", **changes)
 
@@ -195,6 +205,9 @@ FC1 = "model.encoder.layers.0.fc1.weight"
         (set_generation(bad_words_ids=[[100_000]]), "bad_words_ids"),
         (set_generation(forced_eos_token_id=9), "forced_eos_token_id"),
         (set_generation(something_new=1), "'something_new'"),
+        (set_generation(max_time=3), "max_time .3. must be null"),
+        (add_tokens("added_tokens.json", {"<ent>": 903}), "added to the tokenizer are not implemented: '<ent>'"),
+        (add_tokens("tokenizer_config.json", {"added_tokens_decoder": {"903": {"content": "<ent>"}}}), "'<ent>'"),
         (set_tensor(FC1, lambda tensor: None), rf"no {FC1}"),
         (set_tensor(FC1, lambda tensor: tensor.T.contiguous()), rf"{FC1} has shape"),
         (set_tensor(FC1, lambda tensor: tensor * float("nan")), rf"{FC1} holds numbers that are not finite"),
@@ -215,6 +228,30 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert main(["import-marian", str(folder), str(folder.parent / "bundle")]) == 78
     assert "import" not in capsys.readouterr().out
     assert not (folder.parent / "bundle").exists()
+
+
+def test_the_start_and_the_limit_are_those_of_generate(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
+    folder = make_folder()
+    edit_json(folder / "generation_config.json", decoder_start_token_id="__gone__", bos_token_id=7, max_new_tokens=33)
+    read = read_checkpoint(folder, [], [])
+    assert read.tokenizer.start == 7
+    assert read.decoding.max_length == 33
+    edit_json(folder / "generation_config.json", bos_token_id="__gone__", max_new_tokens=None)
+    read = read_checkpoint(folder, [], [])
+    assert read.tokenizer.start == nonsense_tokenizer.pad
+    assert read.decoding.max_length == 40
+
+
+def test_special_tokens_and_languages_may_stand_among_the_added(make_folder: Make) -> None:
+    folder = make_folder()
+    added = {
+        "0": {"content": "</s>"},
+        "1": {"content": "<unk>"},
+        "2": {"content": "<pad>"},
+        "9": {"content": ">>fra<<"},
+    }
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder=added)
+    assert {language.code for language in read_checkpoint(folder, [], []).targets} == {"fr", "de"}
 
 
 def test_languages_are_named_or_asked_for(make_folder: Make) -> None:

@@ -1,0 +1,36 @@
+"""The files that `dragoman export` reads beside a checkpoint: what is wrong with one is said by its name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.cli import read_all_lines, read_card, read_sample
+from export.write_bundle import ExportError
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("bad.txt", b"a\xff\n"), ("cut.gz", b"\x1f\x8b\x08\x00"), ("no.gz", b"plain\n"), ("empty.txt", b"")],
+)
+def test_a_file_that_holds_no_lines_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read in (lambda path: read_sample([path], 5), read_all_lines):
+        with pytest.raises(ExportError, match=name):
+            read(tmp_path / name)
+
+
+def test_a_sample_is_spread_over_its_files(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text("".join(f"{name}{number}\tignored\n" for number in range(10)))
+    assert read_sample([tmp_path / "a", tmp_path / "b"], 4) == ["a0", "a5", "b0", "b5"]
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"{", b'{"a": "\xff"}'])
+def test_a_card_is_a_json_object(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({"text": "é"}, ensure_ascii=False), encoding="utf-8")
+    assert read_card(path) == {"text": "é"}
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=r"card\.json"):
+        read_card(path)
