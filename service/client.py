@@ -72,7 +72,7 @@ class Client:
             speaks TLS or asks for a token.
         timeout_s: deadline of each call that is not a stream.
 
-    Methods that translate and score take, besides texts and languages:
+    Methods take, besides texts and languages, some of these:
         options: how to search; None: the service's defaults.
         alignment: whether results say which part of the source each part of the translation looked at.
         priority: Priority.BATCH lets others go first.

@@ -58,6 +58,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     sources, references = _read_both(options)
     decode_options = read_decode_options(options)
+    if decode_options.num_alternatives > 1:
+        options.parser.error("--alternatives: one translation a line is scored")
     if options.output:
         with _told(options.output), options.output.open("a"):
             pass  # that it cannot be written is told before the work, and what is there stays until it is done

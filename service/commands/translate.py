@@ -72,7 +72,7 @@ def add_decode_flags(parser: argparse.ArgumentParser) -> None:
     add("--length-penalty", float, "A", "score = log-probability / length ** A; 0 to 5", defaults.length_penalty)
     parser.add_argument(
         "--alternatives", type=int, default=defaults.num_alternatives, metavar="N",
-        help="translations per text, at most the beam width; needs --json (default: %(default)s)",
+        help="translations per text, at most the beam width; for output in JSON only (default: %(default)s)",
     )  # fmt: skip
     add("--max-length", int, "N", "target tokens per sentence; 0: the model's limit", defaults.max_length)
     add("--min-length", int, "N", "target tokens before a sentence may end", defaults.min_length)

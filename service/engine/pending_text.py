@@ -89,9 +89,9 @@ class PendingText(Gathering[SentenceAnswer]):
         best = [result.hypotheses[0] for result in results]
         reasons = {hypothesis.finish_reason for hypothesis in best}
         count = max((len(result.hypotheses) for result in results), default=1)
-        alternatives = tuple(self.alternative(results, rank) for rank in range(count))
+        first, *others = (self.alternative(results, rank) for rank in range(count))
         return TextResult(
-            alternatives=alternatives,
+            alternatives=(first, *sorted(others, key=lambda other: -other.score)),
             finish_reason=max(reasons, key=SEVERITY.index, default=FinishReason.END_TOKEN),
             num_source_tokens=self.num_source_tokens,
             num_target_tokens=sum(len(hypothesis.ids) for hypothesis in best),

@@ -22,7 +22,10 @@ class ModelRegistry:
             info = translator.info
             pairs = {(source.lower(), target.lower()) for source in info.sources for target in info.targets}
             if info.name in self._by_name:
-                raise ConfigurationError(f"two bundles hold a model of the same name, {info.name!r}")
+                raise ConfigurationError(
+                    f"two bundles hold a model of the same name, {info.name!r}; give one another with --name of "
+                    "dragoman export or import-marian"
+                )
             for source, target in sorted(pairs & by_pair.keys()):
                 raise ConfigurationError(
                     f"models {by_pair[source, target]!r} and {info.name!r} both translate {source} to "

@@ -141,6 +141,16 @@ def test_one_row_serves_greedy_search_although_golden_translations_have_beams() 
         single.close()
 
 
+def test_alternatives_of_several_sentences_are_in_the_order_of_their_scores(translator: Translator) -> None:
+    """Behind the first, which is every sentence's best."""
+    texts = [" ".join(f"{sentence}." for sentence in sentences(3, seed=seed)) for seed in range(20)]
+    results = translator.translate(texts, DecodeOptions(num_beams=4, num_alternatives=4))
+    assert {result.num_sentences for result in results} == {3}
+    for result in results:
+        scores = [alternative.score for alternative in result.alternatives[1:]]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_layout_and_empty_texts_come_back_as_they_were(translator: Translator) -> None:
     text = "  the red house.\r\n\r\n\tthe old mill turns.   we wait for rain.\n"
     result, blank = translator.translate([text, " \n\t "], DecodeOptions(num_beams=1))
