@@ -207,7 +207,12 @@ class Job:
 
 def _error_lines(pairs: Sequence[tuple[Row, Outcome]]) -> list[bytes]:
     return [
-        json.dumps({"row": row.number, "reason": outcome.reason}, ensure_ascii=False).encode() + b"\n"
+        json.dumps(_error(row, outcome), ensure_ascii=False).encode() + b"\n"
         for row, outcome in pairs
         if outcome.reason
     ]
+
+
+def _error(row: Row, outcome: Outcome) -> dict[str, object]:
+    error: dict[str, object] = {"row": row.number, "reason": outcome.reason}
+    return error | {"record": row.record} if row.record else error

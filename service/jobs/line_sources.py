@@ -24,6 +24,9 @@ COMPRESSED_MARKS: Final = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("
 # Rows of JSONL that are read before the first is translated.
 LOOK_AHEAD_ROWS: Final = 100
 
+# Of a record that cannot be read, so much is told.
+MAX_TOLD_BYTES = 2_000
+
 
 class LineSource(Source):
     """What the forms below have in common: records are one line, or for CSV one or more."""
@@ -49,9 +52,12 @@ class LineSource(Source):
             return Row(number, None, f"the row has {record.num_bytes} bytes, more than the {limit} allowed")
         content = self.content(record)
         try:
-            return self.row_of(number, content, content.decode("utf-8"))
+            row = self.row_of(number, content, content.decode("utf-8"))
         except UnicodeDecodeError as error:
-            return Row(number, None, f"byte {error.start + 1} of the row is not valid UTF-8")
+            row = Row(number, None, f"byte {error.start + 1} of the row is not valid UTF-8")
+        if row.reason and row.raw is None:
+            row.record = content[:MAX_TOLD_BYTES].decode("utf-8", "replace")
+        return row
 
     def content(self, record: bytes) -> bytes:
         """A record without its line break."""
@@ -180,7 +186,9 @@ class DelimitedSource(LineSource):
         try:
             values = self.fields(text)
         except csv.Error as error:
-            return Row(number, None, f"the row is not CSV: {error}")
+            num_lines = content.count(b"\n") + 1
+            spans = f", in {num_lines} lines that a quote holds together" if num_lines > 1 else ""
+            return Row(number, None, f"the row is not CSV: {error}{spans}")
         num_columns = len(self.columns or ())
         if len(values) != num_columns:
             return Row(number, None, f"the row has {len(values)} fields, not {num_columns}")

@@ -27,6 +27,7 @@ class Row:
         raw: the record's bytes without its line ending, where an output of the same form can go on from them.
         values: one value for each of the input's columns; None for JSONL and for what could not be read.
         has_id: the row brings its own id.
+        record: how a record begins that could not be read, for people.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Row:
     raw: bytes | None = None
     values: Sequence[Any] | None = None
     has_id: bool = False
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True)

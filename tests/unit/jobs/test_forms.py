@@ -349,3 +349,12 @@ def test_flagged_rows_are_counted_also_where_lines_cannot_say_so(
     Path("in.txt").write_text("one\ncut\n\ncut\n")
     assert batch("in.txt", "out.txt") == 0
     assert "2 translations are of a text that was split, end at a length limit" in capsys.readouterr().err
+
+
+def test_what_could_not_be_read_is_told_of_with_its_own_words(batch: Batch):
+    """Its columns are not in the output, since nobody knows them."""
+    Path("in.csv").write_text('k,text\n1,one\n2,two,three\n3,"four\n4,five\n')
+    assert batch("in.csv", "out.csv") == 1
+    errors = errors_of("out.csv")
+    assert [error["record"] for error in errors] == ["2,two,three", '3,"four\n4,five']
+    assert "in 2 lines that a quote holds together" in str(errors[1]["reason"])
