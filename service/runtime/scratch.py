@@ -20,7 +20,6 @@ PREFIX = "dragoman-bundle-"
 LOCK = ".lock"
 CONTENT = "content"
 
-
 _open: "set[ScratchFolder]" = set()
 
 
@@ -45,7 +44,8 @@ class ScratchFolder:
         going = self._folder.with_name(self._folder.name + "-going")
         with contextlib.suppress(OSError):  # from here on nothing can be put into it, and it can be emptied
             self._folder.rename(going)
-        shutil.rmtree(going, ignore_errors=True)
+        for left in (going, self._folder):
+            shutil.rmtree(left, ignore_errors=True)
         self._lock.close()
 
     def __enter__(self) -> "ScratchFolder":
