@@ -139,11 +139,11 @@ class Engine:
             self.workers[0].answer(sentence, EngineFailure(), "error")
         self.failed.set()
 
-    def check(self, priority: Priority, deadline: float | None) -> None:
+    def check(self, priority: Priority, deadline: float | None, is_counted: bool = True) -> None:
         """Raises Overloaded, Draining or EngineFailure where a sentence would not be taken now."""
         if self.failure is not None:
             raise EngineFailure()
-        self.queue.check(priority, deadline)
+        self.queue.check(priority, deadline, is_counted=is_counted)
 
     def submit(self, sentences: Sequence[Sentence]) -> None:
         """Queues all sentences or none. Raises Overloaded, Draining, EngineFailure."""

@@ -65,8 +65,18 @@ class RequestQueue:
             self.open_sentences += len(sentences)
             self.wake(len(sentences))
 
-    def check(self, priority: Priority, deadline: float | None, num_sentences: int = 1, num_tokens: int = 1) -> None:
+    def check(
+        self,
+        priority: Priority,
+        deadline: float | None,
+        num_sentences: int = 1,
+        num_tokens: int = 1,
+        is_counted: bool = True,
+    ) -> None:
         """Whether so much would be taken now; callers ask before they split a text, which costs more than to refuse it.
+
+        Args:
+            is_counted: whether a refusal is told to the observer; whoever asks again and again is not refused.
 
         Raises:
             Draining, Overloaded.
@@ -80,7 +90,8 @@ class RequestQueue:
             len(self.waiting) + num_sentences > self.max_sentences or self.num_tokens + num_tokens > self.max_tokens
         )
         if is_over and len(self.waiting):
-            self.observer.rejected("queue_full")
+            if is_counted:
+                self.observer.rejected("queue_full")
             raise Overloaded(
                 f"{len(self.waiting)} sentences with {self.num_tokens} tokens wait already; at most "
                 f"{self.max_sentences} and {self.max_tokens} may",
@@ -94,7 +105,8 @@ class RequestQueue:
         if deadline is not None:
             limit_s = min(limit_s, deadline - time.monotonic())
         if 0 < limit_s < delay_s:
-            self.observer.rejected("delay")
+            if is_counted:
+                self.observer.rejected("delay")
             raise Overloaded(
                 f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",
                 retry_after_s=min(max(delay_s - limit_s, MIN_RETRY_S), MAX_RETRY_S),

@@ -217,11 +217,12 @@ class Translator:
             on_pair(index, refusal)
         return Ticket(taken)
 
-    def check(self, options: DecodeOptions, priority: Priority, deadline: float | None) -> None:
-        """Whether submit() would take a short text now: at once, before anything is done with one.
+    def check(
+        self, options: DecodeOptions, priority: Priority, deadline: float | None, is_counted: bool = True
+    ) -> None:
+        """Whether submit() would take a short text now, at once; ``is_counted``: as RequestQueue.check().
 
-        Raises:
-            InvalidRequest, Overloaded, Draining: as submit().
+        Raises as submit().
         """
         if options.num_beams > self.max_beams:
             many = f"{options.num_beams} is more than the {self.max_beams} here"
@@ -231,7 +232,7 @@ class Translator:
             if value > limit:
                 long = f"{value} is more than the model's {limit} tokens"
                 raise InvalidRequest(f"options.{field}", long, value=value, max=limit)
-        self.engine.check(priority, deadline)
+        self.engine.check(priority, deadline, is_counted)
 
     def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
         for what, count, limit in (

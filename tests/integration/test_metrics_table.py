@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,3 +131,22 @@ def test_promtool_finds_nothing_to_say(page: str) -> None:
         pytest.skip("promtool is not installed (Debian: apt install prometheus)")
     done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_texts_of_streams_that_wait_for_room_are_not_counted_as_refused(nonsense_bundle: Path) -> None:
+    """Streams are read more slowly instead; four wait here for a queue that holds four sentences."""
+    port = free_port()
+    flags = ["--num-workers", "1", "--max-rows", "4", "--max-beams", "4", "--max-queue-sentences", "4"]
+    flags += ["--bundle", str(nonsense_bundle), "--metrics-listen", f"127.0.0.1:{port}"]
+    with LaunchedServer(*flags) as server, ThreadPoolExecutor(4) as pool:
+
+        def stream(number: int) -> int:
+            with Client(server.address) as client:
+                texts = [f"the red house {number} {place}" for place in range(20)]
+                return len(list(client.translate_stream(texts, source="en", target="fr")))
+
+        assert list(pool.map(stream, range(4))) == [20] * 4
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            shown = {family.name: family for family in text_string_to_metric_families(response.read().decode())}
+    assert sum(sample.value for sample in shown["dragoman_rejected"].samples) == 0
+    assert max(sample.value for sample in shown["dragoman_texts"].samples) == 80

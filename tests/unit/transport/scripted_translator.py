@@ -67,7 +67,9 @@ class ScriptedTranslator:
         # As far as the life cycle looks into the real one.
         self.engine = SimpleNamespace(failed=threading.Event(), failure=None)
 
-    def check(self, options: DecodeOptions, priority: Priority, deadline: float | None) -> None:
+    def check(
+        self, options: DecodeOptions, priority: Priority, deadline: float | None, is_counted: bool = True
+    ) -> None:
         """Takes everything: what is refused is refused by submit()."""
 
     def submit(
