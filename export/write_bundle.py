@@ -158,7 +158,9 @@ def write_graphs(
 @contextmanager
 def whole_or_nothing(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised."""
-    partial, before = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "before"))
+    partial, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f".{folder.name}.replaced")
+    if before.exists() and not folder.exists():  # killed between the two renames below
+        before.rename(folder)
     for leftover in (partial, before):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -168,7 +170,7 @@ def whole_or_nothing(folder: Path) -> Iterator[Path]:
             folder.rename(before)
         partial.rename(folder)
     finally:
-        if before.exists() and not folder.exists():  # stopped between the two
+        if before.exists() and not folder.exists():
             before.rename(folder)
         for leftover in (partial, before):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -1,6 +1,7 @@
 """`dragoman batch`. Knows: its flags and exit codes. Does not know: how a row is read, translated or written."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -18,6 +19,7 @@ from service.commands.translate import (
     TO_HELP,
     add_decode_flags,
     add_model_flags,
+    check_decode_flags,
     language_code,
     read_decode_options,
     wrong_usage,
@@ -134,9 +136,10 @@ def batch(options: argparse.Namespace) -> int:
             wrong_usage(options, "--shard needs files: standard input cannot be counted first")
         source = open_source(files, plan.input, plan.rows)
         job = Job(source, open_writer(source, plan.output), plan.output.compression, output, options.shard)
-        windows = _open_windows(options, plan.decoding, source)
+        decoding = read_decode_options(options)
+        windows = _open_windows(options, decoding, source)
         try:
-            job.open(_fingerprint(options, plan, files, windows.model))
+            job.open(_fingerprint(options, plan, decoding, files, windows.model))
             if job.rows_done:
                 print(f"dragoman batch: going on after {job.rows_done:,} rows", file=sys.stderr)
             _check_free(output, options, job)
@@ -157,16 +160,15 @@ class _Plan(NamedTuple):
     rows: SourceOptions
     input: FileKind
     output: FileKind
-    decoding: DecodeOptions
 
 
 def _plan(options: argparse.Namespace) -> _Plan:
     """Ends the program with 2 where the flags do not fit together."""
     column = "1" if options.no_header and options.column == SourceOptions().column else options.column
     _check_run_flags(options)
-    decoding = read_decode_options(options)
+    check_decode_flags(options)
     try:
-        has_alternatives = decoding.num_alternatives > 1
+        has_alternatives = options.alternatives > 1
         rows = SourceOptions(column, options.prefix, not options.no_header, options.max_row_bytes, has_alternatives)
         source = kind_of(options.input, options.input_format, "--input-format", Format.TEXT)
         target = kind_of(options.output, options.output_format, "--output-format", source.format)
@@ -182,7 +184,7 @@ def _plan(options: argparse.Namespace) -> _Plan:
     are_named = options.column != SourceOptions().column or options.prefix != SourceOptions().prefix
     if are_named and source.format is Format.TEXT and target.format is Format.TEXT:
         wrong_usage(options, "--column and --prefix are for rows with names; a line of text has none")
-    return _Plan(rows, source, target, decoding)
+    return _Plan(rows, source, target)
 
 
 def _check_run_flags(options: argparse.Namespace) -> None:
@@ -235,7 +237,9 @@ def _refuse_existing(output: Path, options: argparse.Namespace) -> None:
         raise OutputError(f"{output} is there already; see --if-exists")
 
 
-def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, model: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(
+    options: argparse.Namespace, plan: _Plan, decoding: DecodeOptions, files: InputFiles, model: dict[str, Any]
+) -> dict[str, Any]:
     """What must be the same when the job goes on."""
     return {
         "input": files.fingerprint(),
@@ -247,7 +251,7 @@ def _fingerprint(options: argparse.Namespace, plan: _Plan, files: InputFiles, mo
             **{"input " + name: str(value) for name, value in dataclasses.asdict(plan.input).items()},
             **{"output " + name: str(value) for name, value in dataclasses.asdict(plan.output).items()},
             **dataclasses.asdict(plan.rows),
-            **dataclasses.asdict(plan.decoding),
+            **dataclasses.asdict(decoding),
         },
     }
 
@@ -289,8 +293,9 @@ def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> Text
 
 
 def _stop(windows: Windows) -> None:
-    """What a signal comes to."""
-    print("dragoman batch: finishing what is in flight and saving; again: stop now", file=sys.stderr)
+    """What a signal comes to. Past Python's buffers, in which the signal may have caught the progress line."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\ndragoman batch: finishing what is in flight and saving; again: stop now\n")
     windows.stop()
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from service.commands.exit_codes import DONE, FAILED
+from service.commands.lines import FLAGGED
 from service.jobs.job import Summary
 from service.jobs.job_folder import ERRORS_SUFFIX
 
@@ -13,8 +14,7 @@ def tell(summary: Summary, output: Path | None, signal_number: int) -> int:
     rows = f"{summary.rows:,} rows"
     if summary.flagged:
         print(
-            f"dragoman batch: {summary.flagged:,} translations are of a text that was split, end at a length limit or "
-            "where they began to repeat themselves; the flags of JSONL, CSV and Parquet say which",
+            f"dragoman batch: {summary.flagged:,} of {rows}: {FLAGGED}; the flags of JSONL, CSV and Parquet say which",
             file=sys.stderr,
         )
     if signal_number:

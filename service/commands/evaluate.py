@@ -57,9 +57,9 @@ def evaluate(options: argparse.Namespace) -> int:
     from model.evaluate import score  # the extra `train`
 
     sources, references = _read_both(options)
-    decode_options = read_decode_options(options)
-    if decode_options.num_alternatives > 1:
+    if options.alternatives > 1:
         options.parser.error("--alternatives: one translation a line is scored")
+    decode_options = read_decode_options(options)
     if options.output:
         with _told(options.output), options.output.open("a"):
             pass  # that it cannot be written is told before the work, and what is there stays until it is done

@@ -29,6 +29,9 @@ MAX_WAIT_S: Final = 0.1
 LineAnswer = TextResult | DragomanError
 Item = TypeVar("Item")
 
+# What a flagged translation is, for people.
+FLAGGED = "the text was split, or the translation ends at a length limit or where it began to repeat itself"
+
 
 class LineTranslator(Protocol):
     """Something that translates texts one after the other."""

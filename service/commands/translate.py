@@ -19,7 +19,7 @@ from service.commands.connection_flags import (
     refuse_connection_flags,
 )
 from service.commands.exit_codes import DONE, FAILED
-from service.commands.lines import EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
+from service.commands.lines import FLAGGED, EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
 from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
@@ -97,32 +97,41 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add_connection_flags(parser)
 
 
+def check_decode_flags(options: argparse.Namespace) -> None:
+    """Ends the program with 2 where the flags are wrong whatever a service says, without asking it."""
+    if options.target is not None and (options.precision != "auto" or options.device != "cpu"):
+        wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
+    # A service may have a wider beam as its default.
+    _with_flags(options, DecodeOptions() if options.target is None else DecodeOptions(num_beams=MAX_BEAMS))
+
+
 def read_decode_options(options: argparse.Namespace) -> DecodeOptions:
-    """DecodeOptions of the flags, and of the service of --target where there is none.
+    """DecodeOptions of the flags; where one is not given, that of the service of --target.
 
     Ends the program with 2 where they are out of range.
 
     Raises:
         DragomanError: the service does not answer.
     """
-    given = {
-        field.name: value
-        for field in dataclasses.fields(DecodeOptions)
-        if (value := getattr(options, _flag_of(field.name).lstrip("-").replace("-", "_"))) is not None
-    }
+    check_decode_flags(options)
+    if options.target is None:
+        return _with_flags(options, DecodeOptions())
     try:
-        if options.target is None:
-            return DecodeOptions(**given)
-        DecodeOptions(**({"num_beams": MAX_BEAMS} | given))  # what is wrong whatever the service says
-        if options.precision != "auto" or options.device != "cpu":
-            wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
         with Client(read_connection(options, options.target)) as client:
-            return dataclasses.replace(client.decode_defaults(), **given)
+            defaults = client.decode_defaults()
     except ServiceError as error:
         raise DragomanError(f"the service at {options.target} does not answer: {error}") from None
+    return _with_flags(options, defaults)
+
+
+def _with_flags(options: argparse.Namespace, defaults: DecodeOptions) -> DecodeOptions:
+    names = [field.name for field in dataclasses.fields(DecodeOptions)]
+    flags = {name: getattr(options, _flag_of(name).lstrip("-").replace("-", "_")) for name in names}
+    try:
+        return dataclasses.replace(defaults, **{name: value for name, value in flags.items() if value is not None})
     except ValueError as error:
         message = str(error)
-        for name in (field.name for field in dataclasses.fields(DecodeOptions)):
+        for name in names:
             message = re.sub(rf"\b{name}\b", _flag_of(name), message)
         wrong_usage(options, message)
 
@@ -163,11 +172,12 @@ def translate(options: argparse.Namespace) -> int:
     Raises:
         DragomanError: nothing, or not all, can be translated.
     """
-    decode_options = read_decode_options(options)
-    if decode_options.num_alternatives > 1 and not options.json:
+    check_decode_flags(options)
+    if options.alternatives > 1 and not options.json:
         wrong_usage(options, "--alternatives needs --json: one line holds one translation")
     if options.alignment and not options.json:
         wrong_usage(options, "--alignment needs --json: a line holds the translation alone")
+    decode_options = read_decode_options(options)
     texts: Iterable[str] = _given_texts(options) or read_lines(sys.stdin.buffer)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the input, whatever the locale is
@@ -188,8 +198,7 @@ def translate(options: argparse.Namespace) -> int:
             raise
     if num_flagged and not options.json:
         print(
-            f"dragoman translate: {num_flagged} translations are of a text that was split, end at a length limit or "
-            "where they began to repeat themselves; --json says which",
+            f"dragoman translate: {num_flagged} of {num_written} translations: {FLAGGED}; --json says which",
             file=sys.stderr,
         )
     return code

@@ -25,6 +25,6 @@ def unpack(archive: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(entry) as packed, target.open("wb") as plain:
                     shutil.copyfileobj(packed, plain)
-    # The last two: an archive that is encrypted, or compressed in a way that Python does not know.
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
+    # RuntimeError: an archive that is encrypted, or compressed in a way that Python does not know.
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:
         raise BundleError(f"{archive} cannot be unpacked: {error}") from error

@@ -57,9 +57,13 @@ class Submitter:
         settings: Settings,
         on_text: Callable[[int, TextAnswer], None],
         deadline: float | None,
+        is_counted: bool = True,
     ) -> Ticket:
-        """As Translator.submit. Cancelled while a thread still submits, it cancels what comes of that."""
-        translator.check(settings.options, settings.priority, deadline)  # a refusal needs no thread
+        """As Translator.submit; ``is_counted``: as RequestQueue.check().
+
+        Cancelled while a thread still submits, it cancels what comes of that.
+        """
+        translator.check(settings.options, settings.priority, deadline, is_counted)  # a refusal needs no thread
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
         follower = Follower(TokenHold(share.get(), len(texts)), call_trace.get())
 
@@ -80,7 +84,7 @@ class Submitter:
                     watch=follower,
                 )
 
-        return await self._run(submit, sum(map(len, texts)) + TEXT_CHARACTERS * len(texts))
+        return await self._run(submit, sum(map(len, texts)) + TEXT_CHARACTERS * len(texts), is_counted)
 
     async def translate(
         self, translator: Translator, texts: Sequence[str], settings: Settings, deadline: float | None
@@ -119,10 +123,10 @@ class Submitter:
         cost = sum(len(source) + len(target) + TEXT_CHARACTERS for source, target in pairs)
         return await _in_order(buffer, await self._run(submit, cost))
 
-    async def _run(self, submit: Callable[[], Ticket], num_characters: int) -> Ticket:
+    async def _run(self, submit: Callable[[], Ticket], num_characters: int, is_counted: bool = True) -> Ticket:
         if num_characters <= MAX_LOOP_CHARACTERS:
             return submit()
-        self._enter(num_characters)
+        self._enter(num_characters, is_counted)
         has_left = threading.Event()
 
         def work() -> Ticket:
@@ -141,12 +145,13 @@ class Submitter:
             submission.add_done_callback(_cancel_ticket)
             raise
 
-    def _enter(self, num_characters: int) -> None:
+    def _enter(self, num_characters: int, is_counted: bool) -> None:
         """Raises Overloaded where threads have too much to do already."""
         with self._lock:
             before = self._num_characters
             if before and before + num_characters > self._max_characters:
-                self._count_refusal("texts")
+                if is_counted:
+                    self._count_refusal("texts")
                 raise Overloaded(
                     f"texts of {before} characters are being divided into sentences; at most {self._max_characters} "
                     "may be",

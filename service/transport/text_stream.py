@@ -121,17 +121,15 @@ class TextStream:
 
     async def _take(self, submitter: Submitter, number: int, text: str) -> Ticket:
         """Waits until the engine has room for the text: an overloaded server reads its streams more slowly."""
-        settings = self._settings
         while True:
             try:
-                # Asked without being counted first: a text that waits was not refused.
-                self._translator.check(settings.options, settings.priority, self._deadline, is_counted=False)
                 return await submitter.submit(
                     self._translator,
                     [text],
                     self._settings,
                     lambda _, answer: self._buffer.put(number, answer),
                     self._deadline,
+                    is_counted=False,  # a text that waits was not refused
                 )
             except Overloaded as error:
                 await asyncio.sleep(min(error.retry_after_s, MAX_PAUSE_S))

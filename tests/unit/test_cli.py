@@ -277,7 +277,9 @@ def test_what_may_not_say_all_is_told_of(
     translator.answers["divided"] = replace(result_of("divided"), split=True)
     flags = ["--json"] if is_json else []
     assert run("translate", "--to", "fr", "--bundle", bundle, *flags, "whole", "cut", "divided") == 0
-    told = "2 translations are of a text that was split, end at a length limit" in capsys.readouterr().err
+    told = (
+        "2 of 3 translations: the text was split, or the translation ends at a length limit" in capsys.readouterr().err
+    )
     assert told is not is_json
 
 

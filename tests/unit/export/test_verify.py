@@ -201,3 +201,12 @@ def test_a_bundle_takes_the_place_of_another_as_a_whole(
         (partial / "new").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert [path.name for path in folder.iterdir()] == ["old" if stopped_at else "new"]
+
+
+def test_a_bundle_that_a_kill_left_aside_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".bundle.replaced"
+    aside.mkdir()
+    (aside / "old").touch()
+    with pytest.raises(ExportError), whole_or_nothing(tmp_path / "bundle"):
+        raise ExportError("nothing new came of it")
+    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["old"]

@@ -348,7 +348,7 @@ def test_flagged_rows_are_counted_also_where_lines_cannot_say_so(
     translator.answers["cut"] = replace(result_of("cut"), length_limited=True)
     Path("in.txt").write_text("one\ncut\n\ncut\n")
     assert batch("in.txt", "out.txt") == 0
-    assert "2 translations are of a text that was split, end at a length limit" in capsys.readouterr().err
+    assert "2 of 4 rows: the text was split, or the translation ends at a length limit" in capsys.readouterr().err
 
 
 def test_what_could_not_be_read_is_told_of_with_its_own_words(batch: Batch):

@@ -118,6 +118,13 @@ def test_a_service_that_is_not_there(batch: Batch, capsys: pytest.CaptureFixture
     assert not Path("out.txt.job").exists()
 
 
+def test_a_service_is_not_asked_where_there_is_nothing_to_do(batch: Batch):
+    Path("in.txt").write_text("a\n")
+    Path("out.txt").write_text("A\n")
+    assert batch("in.txt", "out.txt", "--target", "127.0.0.1:1", "--if-exists", "skip") == 0
+    assert batch("in.txt", "new.txt", "--target", "127.0.0.1:1", "--beam", "99") == 2
+
+
 def test_other_languages_are_refused(batch: Batch, server: Running, capsys: pytest.CaptureFixture[str]):
     Path("in.txt").write_text("a\n")
     assert batch("in.txt", "out.txt", "--target", server.address, "--from", "de") == 78

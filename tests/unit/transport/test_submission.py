@@ -99,7 +99,8 @@ def test_the_largest_request_is_taken_while_no_other_waits():
 def test_texts_whose_caller_has_left_count_until_a_thread_has_come_to_them():
     async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
         tasks = [begin(900_000), begin(900_000)]
-        await asyncio.sleep(0.05)
+        while not translator.num_begun:
+            await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
