@@ -1,4 +1,4 @@
-"""The commands ``export``, ``export-transformers`` and ``verify``: arguments in, a bundle or a report out.
+"""The commands ``export``, ``export-transformers`` and ``derive-cuda``, and PyTorch's part of ``verify``.
 
 Knows: arguments and messages. Does not know: how a bundle is made or checked.
 """
@@ -60,11 +60,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     layout.add_argument("folder", type=Path, help="what to write; replaced if this command wrote it before")
     layout.set_defaults(run=run_export_transformers)
     add_derive_command(commands)
-    check = commands.add_parser("verify", help="check a bundle's files, and its graphs against the checkpoint")
-    check.add_argument("bundle", type=Path)
-    check.add_argument("--checkpoint", type=Path, help="the PyTorch model the bundle was made of")
-    check.add_argument("--text", type=Path, help="also search for translations of this file's lines, both ways")
-    check.set_defaults(run=run_verify)
 
 
 def add_derive_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -162,16 +157,15 @@ def run_derive(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_verify(arguments: argparse.Namespace) -> int:
+def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None) -> int:
+    """The part of ``verify`` that needs PyTorch: prints how far each precision's graphs are from the checkpoint, and
+    whether searches over ``text``'s lines find the same tokens; returns the exit code."""
+    precision = ""
     try:
-        bundle = Bundle.open(arguments.bundle)
-        print(f"{arguments.bundle}: every file is as the manifest says")
-        if arguments.checkpoint is None:
-            return 0
-        model, _, _ = load_model(arguments.checkpoint)
+        model, _, _ = load_model(checkpoint)
         manifest = bundle.manifest
         tokenizer = tokenizer_of(bundle)
-        lines = read_all_lines(arguments.text) if arguments.text else []
+        lines = read_all_lines(text) if text else []
         sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
         for precision, graphs in manifest.precisions.items():
             runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
@@ -180,8 +174,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
             if exact and sources:
                 count, ties = check_searches(model, runner, sources, tokenizer.end, manifest.max_target_tokens)
                 print(f"{precision}: {count} greedy and beam searches find PyTorch's token ids, {ties} but for a tie")
-    except (ExportError, VerificationError) as error:
+    except VerificationError as error:
+        return complain(f"{precision}: {error}", EXIT_FAILED)
+    except ExportError as error:
         return complain(str(error), EXIT_FAILED)
-    except (BundleError, CheckpointError, OSError) as error:
+    except (CheckpointError, OSError) as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
     return 0

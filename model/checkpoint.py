@@ -25,6 +25,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.sections import read_section
 from model.transformer import Transformer
+from service.runtime.folder_kind import hint
 from service.runtime.tokenizer import Tokenizer
 
 
@@ -104,9 +105,11 @@ def read_description(folder: Path) -> Description:
         model = read_section(ModelConfig, values.pop("model"), "model")
         return Description(model=model, **(values | {"corpora": tuple(values["corpora"])}))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json") from error
+        what = hint(folder, "checkpoint")
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json{what}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
+        what = hint(folder, "checkpoint")
+        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}{what}") from error
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

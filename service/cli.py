@@ -46,8 +46,10 @@ LATER_COMMANDS = {
     "derive-cuda": LaterCommand(
         "export.cli", "add_commands", "export", "add graphs for CUDA to a bundle, made of its int8 weights"
     ),
-    "verify": LaterCommand("export.cli", "add_commands", "export", "check a bundle against its model"),
 }
+
+EXTRAS = {name: later.extra for name, later in LATER_COMMANDS.items()} | {"evaluate": "train", "verify": "export"}
+"""What must be installed with a command where one of its packages is missing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _OWN_PACKAGES:
             raise
-        extra = LATER_COMMANDS[command].extra if command in LATER_COMMANDS else "train"
-        return _fail("", f"`dragoman {command}` needs more packages: pip install 'dragoman[{extra}]'", FAILED)
+        if command not in EXTRAS:
+            raise
+        return _fail("", f"`dragoman {command}` needs more packages: pip install 'dragoman[{EXTRAS[command]}]'", FAILED)
     except BrokenPipeError:
         # Whoever read our output has gone. Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,6 +91,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     from service.commands.health import add_health_command
     from service.commands.serve import add_serve_command
     from service.commands.translate import add_translate_command
+    from service.commands.verify import add_verify_command
     from service.metrics import package_version
 
     parser: argparse.ArgumentParser = FlagParser(
@@ -103,6 +107,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     add_batch_command(subparsers)
     add_evaluate_command(subparsers)
     add_health_command(subparsers)
+    add_verify_command(subparsers)
     _add_later_commands(subparsers, command)
     return parser
 

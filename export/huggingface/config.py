@@ -11,6 +11,7 @@ from export.huggingface.folder import HuggingFaceFolder, ImportRefused
 from export.huggingface.generation import GENERATION_KEYS
 from export.transformers_layout import M2M100, MARIAN
 from model.config import ModelConfig
+from service.runtime.folder_kind import hint
 
 CONFIG = "config.json"
 ARCHITECTURES = {"marian": MARIAN, "m2m_100": M2M100}
@@ -133,6 +134,8 @@ class Reader:
 def read_config(folder: HuggingFaceFolder) -> ImportedConfig:
     """Raises ImportRefused: a key has a value that cannot be honoured, or is unknown."""
     values, where = folder.json(CONFIG), str(folder.path / CONFIG)
+    if "model_type" not in values:
+        raise ImportRefused(f"{where} has no model_type{hint(folder.path, 'huggingface')}")
     kind = kind_of(values, where)
     check_keys(values, kind, where)
     reader = Reader(values, kind, where)

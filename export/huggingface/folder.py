@@ -12,7 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from service.runtime.folder_kind import hint
+
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the small file begins that Git keeps in place of a large one that Git LFS has not fetched."""
 
 
 class ImportRefused(ValueError):
@@ -33,10 +37,13 @@ class HuggingFaceFolder:
     def bytes(self, name: str) -> bytes:
         """Raises ImportRefused: the file is missing or cannot be read."""
         try:
-            return (self.path / name).read_bytes()
+            content = (self.path / name).read_bytes()
+        except FileNotFoundError as error:
+            raise ImportRefused(f"{self.path / name} is missing{hint(self.path, 'huggingface')}") from error
         except OSError as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-            raise ImportRefused(f"{self.path / name} {reason}") from error
+            raise ImportRefused(f"{self.path / name} cannot be read: {error.strerror}") from error
+        refuse_pointer(self.path / name, content)
+        return content
 
     def json(self, name: str) -> dict[str, Any]:
         """Raises ImportRefused: the file is missing or holds no JSON object."""
@@ -82,6 +89,8 @@ class HuggingFaceFolder:
     def load(self, name: str, load: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
         if not self.has(name):
             raise ImportRefused(f"{self.path / name} is missing")
+        with (self.path / name).open("rb") as file:
+            refuse_pointer(self.path / name, file.read(len(LFS_POINTER)))
         try:
             tensors = load(self.path / name)
         except Exception as error:  # safetensors and torch raise a dozen unrelated types for a damaged file
@@ -90,6 +99,12 @@ class HuggingFaceFolder:
             if not isinstance(tensor, Tensor):
                 raise ImportRefused(f"{self.path / name}: {key} is not a tensor")
         return tensors
+
+
+def refuse_pointer(path: Path, start: bytes) -> None:
+    """Raises ImportRefused where ``start``, the first bytes of a file, say that it is not the file itself."""
+    if start.startswith(LFS_POINTER):
+        raise ImportRefused(f"{path} is only Git LFS's pointer to the file: `git lfs pull` fetches it")
 
 
 def load_pickled(path: Path) -> dict[str, Tensor]:

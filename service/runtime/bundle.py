@@ -18,6 +18,7 @@ from typing import Any
 
 from service.errors import BundleError
 from service.runtime.archive import unpack
+from service.runtime.folder_kind import hint
 from service.runtime.manifest_check import check_manifest
 from service.runtime.scratch import ScratchFolder
 
@@ -297,6 +298,8 @@ def read_manifest(root: Path) -> Manifest:
         content = path.read_bytes()
         check_seal(root, content)
         text = content.decode("utf-8")
+    except FileNotFoundError as error:
+        raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}{hint(root, 'bundle')}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     manifest, files = parse_manifest(text, str(path))

@@ -185,7 +185,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("importlib.import_module", missing)
     assert run("train", "config.toml") == 1
     assert "`dragoman train` needs more packages: pip install 'dragoman[train]'" in capsys.readouterr().err
-    assert run("verify", "bundle") == 1
+    assert run("align", "bundle", "text") == 1
     assert "pip install 'dragoman[export]'" in capsys.readouterr().err
 
 

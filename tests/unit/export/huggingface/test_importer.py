@@ -169,6 +169,11 @@ def truncate(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
 
 
+def as_lfs_pointer(name: str) -> Callable[[Path], None]:
+    content = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 300000000\n"
+    return lambda folder: (folder / name).write_bytes(content)
+
+
 FC1 = "model.encoder.layers.0.fc1.weight"
 
 
@@ -180,6 +185,10 @@ FC1 = "model.encoder.layers.0.fc1.weight"
         (drop("vocab.json"), r"vocab\.json is missing"),
         (truncate("model.safetensors"), r"model\.safetensors is damaged"),
         (truncate("config.json"), r"config\.json is not JSON"),
+        (as_lfs_pointer("model.safetensors"), r"model\.safetensors is only Git LFS's pointer"),
+        (as_lfs_pointer("source.spm"), r"source\.spm is only Git LFS's pointer"),
+        (as_lfs_pointer("vocab.json"), r"vocab\.json is only Git LFS's pointer"),
+        (set_config(model_type="__gone__"), r"config\.json has no model_type$"),
         (lambda folder: (folder / "target.spm").write_bytes(b"x"), r"target\.spm is no SentencePiece model"),
         (set_config(model_type="t5"), r"model_type \('t5'\)"),
         (set_config(architectures=["MarianModel"]), "architectures"),

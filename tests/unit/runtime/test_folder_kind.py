@@ -1,0 +1,42 @@
+"""A folder of another kind than the one wanted is told apart, and the message says what to do with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.huggingface.folder import HuggingFaceFolder, ImportRefused
+from model.checkpoint import CheckpointError, load_model
+from service.errors import BundleError
+from service.runtime.bundle import Bundle
+from service.runtime.folder_kind import HINTS, kind_of
+
+FILES = {
+    "bundle": ("manifest.json", "{}"),
+    "checkpoint": ("config.json", json.dumps({"model": {"vocab_size": 8}, "source_language": "en"})),
+    "huggingface": ("config.json", json.dumps({"model_type": "marian"})),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_each_kind_is_told_from_the_others(tmp_path: Path, kind: str) -> None:
+    name, content = FILES[kind]
+    (tmp_path / name).write_text(content)
+    assert kind_of(tmp_path) == kind
+    for wanted, error, use in (
+        ("bundle", BundleError, Bundle.open),
+        ("checkpoint", CheckpointError, load_model),
+        ("huggingface", ImportRefused, lambda folder: HuggingFaceFolder(folder).bytes("source.spm")),
+    ):
+        with pytest.raises(error) as caught:
+            use(tmp_path)
+        assert (HINTS[kind] in str(caught.value)) == (kind != wanted)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"{}"])
+def test_what_could_be_anything_has_no_name(tmp_path: Path, content: bytes) -> None:
+    assert kind_of(tmp_path / "nowhere") == ""
+    (tmp_path / "config.json").write_bytes(content)
+    assert kind_of(tmp_path) == ""
+    with pytest.raises(BundleError, match=r"has no manifest\.json$"):
+        Bundle.open(tmp_path)
