@@ -54,7 +54,7 @@ def oracle(model: Transformer, translator: Translator, texts: Sequence[str], bea
     with torch.device(kind):
         for ids in tokenizer.encode(texts):
             source = [*ids, tokenizer.end]
-            length = translator.max_length(len(source), DecodeOptions())
+            length = translator.model_options.max_length(len(source), DecodeOptions())
             extend = extend_with(model, source, tokenizer.start)
             if beams == 1:
                 best = search_greedily(extend, tokenizer.end, length, source)

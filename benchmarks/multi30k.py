@@ -101,7 +101,7 @@ def by_engine(translator: Translator, sources: Sequence[Ids], length_penalty: fl
             Sentence(
                 tuple(ids),
                 options,
-                translator.max_length(len(ids), options),
+                translator.model_options.max_length(len(ids), options),
                 lambda answer, number=number: receive(number, answer),  # type: ignore[misc]
                 stop_repetition=False,
             )
@@ -123,7 +123,7 @@ def by_pytorch(folder: Path, translator: Translator, sources: Sequence[Ids], len
     model, tokenizer, _ = checkpoint.load_model(folder)
     found = []
     for ids in tqdm(sources, desc="PyTorch", unit=" sentences", mininterval=5, disable=None):
-        limit = translator.max_length(len(ids), DecodeOptions(num_beams=NUM_BEAMS))
+        limit = translator.model_options.max_length(len(ids), DecodeOptions(num_beams=NUM_BEAMS))
         extend = extend_with(model, ids, tokenizer.start)
         best = search_beams(extend, tokenizer.end, limit, NUM_BEAMS, length_penalty)[0]
         found.append(Found(best.ids, best.score))

@@ -138,7 +138,11 @@ class EmbeddedLines:
         self._translator.close()
 
     def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
-        """As LineTranslator."""
+        """As LineTranslator. Raises ConfigurationError: the model cannot do what the options ask of every text."""
+        try:
+            self._translator.model_options.check(options)
+        except InvalidRequest as error:
+            raise ConfigurationError(str(error)) from None
         return self._order.answers(texts, lambda text: self._submit(text, options, alignment))
 
     def _submit(self, text: str, options: DecodeOptions, alignment: bool) -> Future[LineAnswer]:
@@ -235,7 +239,9 @@ def only_source(client: Client, target: str) -> str:
     models = client.list_models().models
     fitting = [model for model in models if any(covers(code, target) for code in model.target_languages)]
     sources = sorted({code for model in fitting for code in model.source_languages})
-    if len(sources) != 1:
-        have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
+    have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
+    if not sources:
+        raise ConfigurationError(f"the service has no model to {target}; it has {have}")
+    if len(sources) > 1:
         raise ConfigurationError(f"say with --from which language it is; the service has {have}")
     return sources[0]

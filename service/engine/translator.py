@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from service.decoding.options import DecodeOptions
@@ -17,6 +16,7 @@ from service.engine.aligner import TextAlignment
 from service.engine.engine import Engine, threads_per_worker
 from service.engine.given_pairs import GivenPair, OnPair
 from service.engine.languages import LanguageChoice, choose_languages
+from service.engine.model_options import ModelOptions
 from service.engine.observer import EngineObserver, SilentObserver, SubmissionWatch
 from service.engine.pending_text import OnText, PendingText
 from service.engine.placement import choose_precision, settle_device
@@ -63,7 +63,9 @@ class Translator:
             session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
             self.engine = Engine.load(bundle, precision, self.tokenizer, settings, SilentObserver())
         self.scorer = Scorer(session.result(), settings, self.engine.fail)
-        self.max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
+        max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
+        own, limit = manifest.decoding, manifest.max_target_tokens
+        self.model_options = ModelOptions(own, limit, max_beams, settings.default_max_length)
 
     @classmethod
     def load(
@@ -93,7 +95,7 @@ class Translator:
 
     def replay(self, golden: Sequence[Golden], where: str) -> None:
         for example in golden:
-            if example.precision != self.info.precision or example.num_beams > self.max_beams:
+            if example.precision != self.info.precision or example.num_beams > self.model_options.max_beams:
                 continue
             languages = (self.info.source_language, self.info.target_language)
             result = self.translate([example.source], DecodeOptions(num_beams=example.num_beams), languages)[0]
@@ -109,25 +111,6 @@ class Translator:
     def splitter(self, languages: LanguageChoice) -> TextSplitter:
         code, room = languages.source.code, self.info.max_source_tokens - 1 - len(languages.prefix)
         return self.splitters.setdefault(f"{code} {room}", TextSplitter(code, room, self.count_tokens))
-
-    def max_length(self, num_source_tokens: int, options: DecodeOptions) -> int:
-        """Target tokens for a sentence: what was asked for, else what the model says, else three for each of the
-        source and some; never more than the model has positions for."""
-        own = self.manifest.decoding.max_length or 3 * num_source_tokens + 16
-        wanted = options.max_length or self.settings.default_max_length or own
-        return min(wanted, self.info.max_target_tokens)
-
-    def completed(self, options: DecodeOptions) -> DecodeOptions:
-        """``options`` with what the model's authors chose where a request says nothing."""
-        own = self.manifest.decoding
-        if not (own.no_repeat_ngram_size or own.min_length):
-            return options
-        least = options.min_length or own.min_length
-        return replace(
-            options,
-            no_repeat_ngram_size=options.no_repeat_ngram_size or own.no_repeat_ngram_size,
-            min_length=min(least, options.max_length) if options.max_length else least,
-        )
 
     def submit(
         self,
@@ -157,7 +140,7 @@ class Translator:
                 several languages and none was chosen.
         """
         self.check(options, priority, deadline)
-        options = self.completed(options)
+        options = self.model_options.completed(options)
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
         splitter = self.splitter(chosen)
@@ -224,14 +207,7 @@ class Translator:
 
         Raises as submit().
         """
-        if options.num_beams > self.max_beams:
-            many = f"{options.num_beams} is more than the {self.max_beams} here"
-            raise InvalidRequest("options.num_beams", many, value=options.num_beams, max=self.max_beams)
-        limit = self.info.max_target_tokens
-        for field, value in (("max_length", options.max_length), ("min_length", options.min_length)):
-            if value > limit:
-                long = f"{value} is more than the model's {limit} tokens"
-                raise InvalidRequest(f"options.{field}", long, value=value, max=limit)
+        self.model_options.check(options)
         self.engine.check(priority, deadline, is_counted)
 
     def check_room(self, sentences: Sequence[Sentence], field: str) -> None:
@@ -257,7 +233,7 @@ class Translator:
             Sentence(
                 source=(*ids, self.tokenizer.end),
                 options=options,
-                max_length=self.max_length(len(ids) + 1, options),
+                max_length=self.model_options.max_length(len(ids) + 1, options),
                 on_done=text.receiver(place),
                 priority=priority,
                 deadline=deadline,

@@ -89,7 +89,7 @@ class EmbeddedEngine:
     def _check(self, options: DecodeOptions) -> None:
         """Raises ConfigurationError where the model cannot do what they ask of every text."""
         try:
-            self.translator.check(options, Priority.BATCH, None)
+            self.translator.model_options.check(options)
         except InvalidRequest as error:
             raise ConfigurationError(str(error)) from None
 

@@ -12,7 +12,8 @@ import grpc
 from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult
 from service.engine.scoring import PairAnswer
-from service.errors import Cancelled, DeadlineExceeded, Draining, RequestError
+from service.engine.translator import Translator
+from service.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, RequestError
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
@@ -26,7 +27,7 @@ from service.transport.responses import list_models, score_result, text_result
 from service.transport.status import status_and_reason
 from service.transport.submission import Submitter, deadline_of
 from service.transport.text_stream import TextStream, read_stream_config
-from service.transport.validation import read_config, read_pairs, read_request
+from service.transport.validation import Settings, read_config, read_pairs, read_request
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Whoever gets one of these for any text sends the whole call again, or does not wait for it any more.
@@ -85,6 +86,7 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         rename_call(context, config.request_id)
         settings = read_config(config, state.limits, state.defaults)
         translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
+        check_stream_options(translator, settings)
         stream = TextStream(requests, context, translator, settings, state.limits)
         with state.leases.hold(translator):
             await stream.run(
@@ -116,6 +118,15 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
     ) -> pb.ListModelsResponse:
         """Answers at once, from memory."""
         return list_models(self._state.models.infos, self._state.limits, self._state.defaults)
+
+
+def check_stream_options(translator: Translator, settings: Settings) -> None:
+    """Raises InvalidRequest where the model cannot give what a stream asks for every text: to refuse them one by one
+    would let a job of millions fail row by row."""
+    try:
+        translator.model_options.check(settings.options)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"config.{error.field}", error.description, **error.numbers) from None
 
 
 def raise_common(answers: Sequence[TextAnswer | PairAnswer]) -> None:

@@ -65,7 +65,7 @@ def test_fp32_is_the_pytorch_oracle(nonsense_bundle: Path, random_transformer: T
         for options in OPTIONS:
             for text, result in zip(TEXTS[:10], translator.translate(TEXTS[:10], options), strict=True):
                 source = [*tokenizer.encode([text])[0], tokenizer.end]
-                limit = translator.max_length(len(source), options)
+                limit = translator.model_options.max_length(len(source), options)
                 extend = with_penalties(
                     extend_with(random_transformer, source, tokenizer.start),
                     *(tokenizer.end, translator.engine.workers[0].cache.shape.vocab_size),

@@ -268,6 +268,32 @@ def test_what_is_not_said_is_left_to_the_service(capsys: pytest.CaptureFixture[s
     assert asked == [DecodeOptions(num_beams=2, length_penalty=0.5)]
 
 
+def test_a_language_that_the_service_has_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with running_on_thread() as server:
+        assert run("translate", "--to", "de", "--target", server.address, "one") == 78
+    assert "the service has no model to de; it has en to fr" in capsys.readouterr().err
+
+
+def test_options_that_the_model_cannot_give_are_told_once(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Not text by text: a batch job would fail row by row."""
+    said = "options.max_length: 257 is more than the model's 256 tokens"
+    command = ("translate", "--to", "fr", "--max-length", "257", "one", "two")
+    assert run(*command, "--bundle", bundle) == 78
+    assert capsys.readouterr().err.count(said) == 1
+    (tmp_path / "in.txt").write_text("one\ntwo\n")
+    with running_on_thread() as server:
+        assert run(*command, "--target", server.address) == 1
+        assert capsys.readouterr().err.count(said) == 1
+        files = (str(tmp_path / "in.txt"), str(tmp_path / "out.txt"))
+        assert run("batch", *files, "--to", "fr", "--max-length", "257", "--target", server.address) == 1
+        assert server.translator.submissions == []
+    printed = capsys.readouterr()
+    assert (printed.out, said in printed.err) == ("", True)
+    assert not (tmp_path / "out.txt").exists()
+
+
 @pytest.mark.parametrize("is_json", [False, True])
 def test_what_may_not_say_all_is_told_of(
     is_json: bool, translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]

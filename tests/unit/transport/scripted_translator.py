@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from service.decoding.options import DecodeOptions
+from service.engine.model_options import ModelOptions
 from service.engine.observer import SubmissionWatch
 from service.engine.request import (
     AlignmentLink,
@@ -21,6 +22,7 @@ from service.engine.request import (
 )
 from service.engine.scoring import PairAnswer, PairResult, TokenScore
 from service.errors import Cancelled, Draining, RequestError
+from service.runtime.bundle import Decoding
 
 
 def model_info(source: str = "en", target: str = "fr", name: str = "") -> ModelInfo:
@@ -53,6 +55,7 @@ class ScriptedTranslator:
 
     def __init__(self, info: ModelInfo | None = None) -> None:
         self.info = info or model_info()
+        self.model_options = ModelOptions(Decoding(), self.info.max_target_tokens, max_beams=16)
         self.answers: dict[str, TextAnswer] = {}
         self.refusal: Exception | None = None
         self.gate = threading.Event()

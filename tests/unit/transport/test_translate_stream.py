@@ -169,6 +169,11 @@ def test_draining_answers_what_was_taken_and_then_ends_the_stream():
     with_server(check)
 
 
+def asking(**options: int) -> pb.TranslateStreamRequest:
+    config = pb.StreamConfig(target_language="fr", source_language="en", options=pb.DecodeOptions(**options))
+    return pb.TranslateStreamRequest(config=config)
+
+
 @pytest.mark.parametrize(
     ("messages", "field"),
     [
@@ -176,6 +181,8 @@ def test_draining_answers_what_was_taken_and_then_ends_the_stream():
         ([item("a", "a")], "config"),
         ([pb.TranslateStreamRequest(config=pb.StreamConfig(target_language="fr"))], "config.source_language"),
         ([CONFIG, CONFIG], "text"),
+        ([asking(max_length=257)], "config.options.max_length"),  # the model has 256
+        ([asking(min_length=257)], "config.options.min_length"),
     ],
 )
 def test_a_broken_stream_is_refused(messages: list[pb.TranslateStreamRequest], field: str):
