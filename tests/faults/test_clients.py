@@ -21,6 +21,7 @@ CONFIG = pb.TranslateStreamRequest(
     config=pb.StreamConfig(source_language="en", target_language="fr", options=pb.DecodeOptions(num_beams=1))
 )
 STAGE = 'dragoman_cancelled_total{{stage="{}"}}'
+LATE = 'dragoman_requests_total{code="DEADLINE_EXCEEDED",method="/dragoman.v1.TranslationService/Translate"}'
 # Makes one call and waits for its answer, which does not come.
 VANISHING = """
 import sys, grpc
@@ -120,6 +121,7 @@ def test_deadlines_in_the_queue_while_decoding_and_already_past(server: ServerPr
 
     async def check() -> None:
         encoded = server.samples()["dragoman_queue_duration_seconds_count"]
+        late = server.samples().get(LATE, 0.0)
         async with Caller(server.address) as caller:
             patient = asyncio.create_task(caller.translate(TEXTS[0]))
             await asyncio.to_thread(server.wait_for_word, "at gate")
@@ -127,6 +129,9 @@ def test_deadlines_in_the_queue_while_decoding_and_already_past(server: ServerPr
             outcomes.append(await caller.translate(TEXTS[0], timeout_s=0.000_001))
             assert codes(outcomes) == {"DEADLINE_EXCEEDED": len(TEXTS) + 1}
             assert not patient.done()
+            # The client's library ends its calls by itself; the server has done so, too, and not waited for the step.
+            server.wait_for_sample("dragoman_open_requests", 1)
+            assert server.samples().get(LATE, 0.0) >= late + len(TEXTS)  # the last may never have been sent
             server.tell("open")
             assert (await patient).texts == (golden[TEXTS[0]],)
         assert server.samples()["dragoman_queue_duration_seconds_count"] == encoded + 1

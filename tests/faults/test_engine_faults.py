@@ -95,6 +95,9 @@ def test_a_step_that_hangs_turns_health_and_deadlines_are_kept(golden: dict[str,
             await asyncio.to_thread(server.wait_for_word, "at gate")
             late = await caller.translate(TEXTS[1], timeout_s=0.2)
             assert late.code == "DEADLINE_EXCEEDED"
+            server.wait_for_sample(
+                "dragoman_open_requests", 1
+            )  # the client ends its call by itself; so does the server
             await caller.wait_for_health("NOT_SERVING")
             assert (server.page("readyz")[0], server.page("livez")[0]) == (503, 200)
             refused = await caller.translate(TEXTS[2])
