@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,18 @@ MODELS, REHEARSED = {"base": random_model.BASE, "tiny": TINY}, {"tiny": SMALLEST
 LIMIT_S = 3 * 3600
 
 
-def prepare(work: Path, rehearse: bool) -> dict[str, Path]:
-    """The shipped model's graphs for CUDA, and random models in all forms, in folders below ``work``."""
-    derived = work / "en-fr"
-    if not derived.exists():
-        derive_cuda(SHIPPED, derived)
-    for name, config in (REHEARSED if rehearse else MODELS).items():
+def models(rehearse: bool) -> dict[str, ModelConfig]:
+    return REHEARSED if rehearse else MODELS
+
+
+def prepare(part: str, work: Path, rehearse: bool) -> None:
+    """What ``part`` needs in folders below ``work``, where it is not there yet: the shipped model's graphs for CUDA, or
+    random models in all forms."""
+    if part == "answers" and not (work / "en-fr").exists():
+        derive_cuda(SHIPPED, work / "en-fr")
+    for name, config in models(rehearse).items():
         folder = work / name
-        if (folder / "transformers").exists():
+        if part not in ("steps", f"peers {name}") or (folder / "transformers").exists():
             continue
         random_model.write_random_checkpoint(folder / "checkpoint", config)
         model, tokenizer, description = load_model(folder / "checkpoint")
@@ -53,22 +58,21 @@ def prepare(work: Path, rehearse: bool) -> dict[str, Path]:
         )
         write_bundle(model, tokenizer, description, folder / "bundle", options)
         write_transformers(model, tokenizer, ("en", "fr"), folder / "transformers")
-    return {name: work / name for name in ("base", "tiny") if (work / name).exists()} | {"en-fr": derived}
 
 
-def parts(given: Any, folders: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+def parts(given: Any, work: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and command of each part, the quickest and most telling first."""
-    models = [name for name in ("base", "tiny") if name in folders]
+    names = list(models(given.rehearse))
     flags = ["--rehearse"] if given.rehearse else []
     rows = ["--rows", ",".join(map(str, given.rows))]
     yield "tests", ["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests/gpu"]
     text = ["--text", str(given.text or GOLDEN)] if given.text or not given.data else ["--data", str(given.data)]
     count = ["--sentences", str(given.sentences), "--max-rows", str(max(16, min(256, max(given.rows))))]
-    yield "answers", ["benchmarks.gpu_answers", str(folders["en-fr"]), *text, *count, *flags]
-    bundles = [str(folders[name] / "bundle") for name in models]
+    yield "answers", ["benchmarks.gpu_answers", str(work / "en-fr"), *text, *count, *flags]
+    bundles = [str(work / name / "bundle") for name in names]
     yield "steps", ["benchmarks.gpu_steps", *bundles, *rows, *flags]
-    for name in models:
-        forms = [str(folders[name] / form) for form in ("checkpoint", "bundle", "transformers")]
+    for name in names:
+        forms = [str(work / name / form) for form in ("checkpoint", "bundle", "transformers")]
         yield f"peers {name}", ["benchmarks.gpu_peers", *forms, *rows, *flags]
 
 
@@ -81,12 +85,16 @@ def run(name: str, command: list[str], work: Path, rehearse: bool) -> dict[str, 
     started = time.monotonic()
     with log.open("w") as lines:
         try:
+            prepare(name, work, rehearse)
             code = subprocess.run(
                 [sys.executable, "-m", *command, *out],
                 cwd=ROOT, env=environment, stdout=lines, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
             code = 124  # as timeout(1) says it
+        except Exception:  # the other parts need not suffer for it
+            code = 1
+            traceback.print_exc(file=lines)
     said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
     print("\n".join(said), flush=True)
     found = report.load(result) if result.exists() else {}
@@ -143,7 +151,7 @@ def main() -> int:
     work = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
-    for name, command in parts(given, prepare(work, given.rehearse)):
+    for name, command in parts(given, work):
         if not given.only or name in given.only:
             results[name] = run(name, command, work, given.rehearse)
             device = "host memory" if given.rehearse else "GPU"

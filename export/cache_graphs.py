@@ -6,6 +6,9 @@ long as the sentence, not as the room it may take. The caller binds block and re
 what is written is touched. A place is the number of a chunk; what is done is done in A arrays (heads of layers' keys
 and values) alike, whose first chunks are ``starts``.
 
+CUDA's ScatterND gives each index one thread, which copies number by number. So it is given pieces of PIECE numbers, and
+the result is the block seen as an array of these.
+
 Move      block, starts (A, 1), sources (c,), targets (c,) -> block with its chunks ``sources`` also at ``targets``
 Store     block, cross_key_i, cross_value_i (B, H, S, D) of the encoder, pads (8,): what makes S whole chunks;
           source_starts (A, 1), sources (c,): places in their concatenation; starts, targets as above
@@ -22,6 +25,7 @@ from export.weights_file import WeightsFile
 
 Dtype = type[np.floating[Any]]
 CHUNK = 32  # positions; most sentences are shorter
+PIECE = 16  # numbers: 32 bytes of float16, what the memory of a GPU moves at a time
 
 
 def move_graph(dtype: Dtype, head_width: int) -> onnx.ModelProto:
@@ -58,7 +62,13 @@ def written(
     graph: GraphBuilder, block: str, starts: str, chunks: str, dtype: Dtype, head_width: int
 ) -> onnx.ModelProto:
     """ScatterND itself must give the result: a copy behind it would be of the whole block."""
-    targets = places(graph, starts, "targets", [-1, 1])
-    graph.ops("ScatterND", block, targets, chunks, num_outputs=1, outputs=["result"])
-    graph.output("result", "result", dtype, ["n", CHUNK * head_width])
+    piece = np.gcd(CHUNK * head_width, PIECE)
+    count = CHUNK * head_width // piece
+    pieces = graph.reshape(block, [-1, piece])  # the same memory
+    firsts = graph.op("Mul", places(graph, starts, "targets", [-1, 1]), graph.constant(count, np.int64))
+    numbers = graph.op("Range", *(graph.op("Constant", value_int=int(number)) for number in (0, count, 1)))
+    targets = graph.reshape(graph.op("Add", firsts, numbers), [-1, 1])
+    updates = graph.reshape(chunks, [-1, piece])
+    graph.ops("ScatterND", pieces, targets, updates, num_outputs=1, outputs=["result"])
+    graph.output("result", "result", dtype, ["p", int(piece)])
     return graph.model()

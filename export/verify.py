@@ -4,8 +4,9 @@ Knows: what must be equal and how nearly. Does not know: how graphs are made or 
 
 For float32 everything is compared with PyTorch within a tolerance, and searches token for token. For int8 and float16
 the numbers differ by design: there the mean difference of log-probabilities is bounded, which any structural mistake (a
-wrong mask, shifted positions, swapped heads) exceeds many times. Everything else must hold bit for bit in all of them:
-cached step by step = alone = in a batch = in any beam's place. What is for CUDA is checked on the CPU.
+wrong mask, shifted positions, swapped heads) exceeds many times. Everything else must hold bit for bit in those that
+serve on a CPU: cached step by step = alone = in a batch = in any beam's place. What is for CUDA is checked on the CPU,
+whose float16 softmax depends in its last bit on how far a row is padded: there a bound takes the place of equality.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ NUM_SENTENCES, LONGEST, SEARCH_LENGTH, NUM_BEAMS = 6, 24, 24, 4
 FLOAT32_TOLERANCE, INT8_MEAN_TOLERANCE, TIE = 1e-3, 0.35, 1e-4
 # Mean difference in float16 (measured: 0.015 for random weights four times as large as usual).
 FLOAT16_MEAN_TOLERANCE = 0.1
+# Mean difference between a sentence alone and in a batch where the CPU computes in float16.
+FLOAT16_BATCH_TOLERANCE = 0.02  # measured: 3e-4, with models of width 256 and 512
 
 
 class Tolerance(NamedTuple):
@@ -47,11 +50,12 @@ class Report:
     step_difference: float
     score_difference: float
     searches: int
+    how_same: str
 
     def __str__(self) -> str:
         return (
             f"log-probabilities differ by {self.step_difference:.1e} (steps) and {self.score_difference:.1e} (score); "
-            f"{self.searches} searches equal; alone = batched = any beam, bit for bit"
+            f"{self.searches} searches equal; alone = batched = any beam, {self.how_same}"
         )
 
 
@@ -92,12 +96,22 @@ def verify(model: Transformer, runner: GraphRunner, end: int, exact: bool) -> Re
     length = min(SEARCH_LENGTH, model.config.max_positions)
     with one_thread():
         searches = check_searches(model, runner, sources, end, length)[0] if exact else 0
-    return Report(step_difference, score_difference, searches)
+    how_same = "nearly" if runner.dtype == np.float16 else "bit for bit"
+    return Report(step_difference, score_difference, searches, how_same)
 
 
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise VerificationError(message)
+
+
+def require_same(runner: GraphRunner, first: Array, second: Array, message: str) -> None:
+    """Bit for bit, unless the states are float16."""
+    if bool((first == second).all()):
+        return
+    gap = float(np.abs(np.asarray(first, float) - np.asarray(second, float)).mean())
+    limit = FLOAT16_BATCH_TOLERANCE if runner.dtype == np.float16 else 0.0
+    require(gap <= limit, f"{message}, by {gap:.1e}")
 
 
 def tolerance_of(runner: GraphRunner, exact: bool) -> Tolerance:
@@ -150,7 +164,7 @@ def check_steps(
     batched = run_steps(runner, sources, targets)
     for source, target, together in zip(sources, targets, batched, strict=True):
         alone = run_steps(runner, [source], [target])[0]
-        require(bool((alone == together).all()), f"a sentence of {len(source)} tokens computes otherwise in a batch")
+        require_same(runner, alone, together, f"a sentence of {len(source)} tokens computes otherwise in a batch")
     return difference(np.concatenate(batched), np.concatenate(wanted), tolerance, "decoder steps")
 
 
@@ -188,8 +202,8 @@ def check_beam_places(runner: GraphRunner, sources: Sequence[Sequence[int]], tar
         for n in range(2):
             for k in range(rows):
                 first = alone.setdefault((n, (n + k) % 2), values[n * rows + k])
-                equal = bool((first == values[n * rows + k]).all())
-                require(equal, f"the decoder for {beams} beams computes beam {k} otherwise than another decoder")
+                otherwise = f"the decoder for {beams} beams computes beam {k} otherwise than another decoder"
+                require_same(runner, first, values[n * rows + k], otherwise)
 
 
 def check_searches(

@@ -69,6 +69,7 @@ class Engine:
         self.sessions, self.niceness = sessions, settings.niceness
         self.failure: BaseException | None = None
         self.failed = threading.Event()
+        self.is_closed = False
         limits = (settings.max_rows, manifest.max_source_tokens, manifest.max_target_tokens)
         special = (tokenizer.start, tokenizer.end)
         rules = rules_of(manifest, tokenizer.end)
@@ -169,4 +170,9 @@ class Engine:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self.threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self.threads)
+        if any(thread.is_alive() for thread in self.threads):
+            return False
+        if not self.is_closed:
+            self.is_closed = True
+            self.sessions.close(self.failure is not None)
+        return True

@@ -98,3 +98,10 @@ class Backend(Protocol):
 
     def warm_up(self, cache: Any) -> None:
         """Runs what may be slow or take memory the first time; on the thread that will run the steps."""
+
+    def close(self, has_failed: bool) -> None:
+        """Gives memory back that is not this process's own; called once, when no worker runs any more.
+
+        Args:
+            has_failed: a worker ended with an error, which may have been the device's.
+        """

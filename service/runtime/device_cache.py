@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from service.errors import BundleError
 from service.runtime.bundle import Shape
 from service.runtime.device_memory import Device, Dtype, Part
+from service.runtime.device_turns import TURNS
 
 # Moved at a time: what bounds the memory that a move needs, 128 MiB of float16 numbers. Warmed up with the rest.
 MAX_MOVED_NUMBERS = 1 << 26
@@ -79,8 +80,8 @@ class Block:
     ) -> None:
         """shape: (num_arrays * num_items, H, capacity, D)."""
         self.device, self.shape, self.dtype, self.chunk = device, shape, dtype, chunk
-        self.there = device.empty(shape, dtype)
-        self.part = Part.of(device, self.there, dtype)
+        self.memory = device.reserve(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self.part = Part(device, self.memory.address, shape, dtype)
         _, self.heads, self.capacity, head_width = shape
         self.num_arrays, self.num_items = num_arrays, shape[0] // num_arrays
         self.chunk_numbers = chunk * head_width
@@ -103,7 +104,8 @@ class Block:
         binding = session.io_binding()
         chunks = self.part.at(0, (int(np.prod(self.shape)) // self.chunk_numbers, self.chunk_numbers), self.dtype)
         chunks.bind_input(binding, "block")
-        chunks.bind_output(binding, "result")
+        width = session.get_outputs()[0].shape[1]  # bundles made before pieces were known write whole chunks
+        self.part.at(0, (int(np.prod(self.shape)) // width, width), self.dtype).bind_output(binding, "result")
         binding.bind_ortvalue_input("starts", self.starts)
         return binding
 
@@ -112,9 +114,15 @@ class Block:
         at_once = max(1, MAX_MOVED_NUMBERS // (self.num_arrays * self.heads * self.chunk_numbers))
         for first in range(0, len(sources), at_once):
             chosen = slice(first, first + at_once)
-            self.moving.bind_cpu_input("sources", np.ascontiguousarray(sources[chosen]))
-            self.moving.bind_cpu_input("targets", np.ascontiguousarray(targets[chosen]))
-            self.move.run_with_iobinding(self.moving)
+            with TURNS.together():
+                self.moving.bind_cpu_input("sources", np.ascontiguousarray(sources[chosen]))
+                self.moving.bind_cpu_input("targets", np.ascontiguousarray(targets[chosen]))
+                self.move.run_with_iobinding(self.moving)
+
+    def release(self) -> None:
+        """Gives the memory back; nothing can be done with the block any more."""
+        del self.moving, self.move, self.starts
+        self.memory.release()
 
 
 class DeviceCache:
@@ -192,9 +200,16 @@ class DeviceCache:
         for name, array in zip(self.names, encoded.arrays, strict=True):
             self.storing.bind_ortvalue_input(f"cross_{name}", array)
         chunks_each = block.heads * padded // self.chunk
-        self.storing.bind_cpu_input("pads", np.array([0, 0, 0, 0, 0, 0, padded - encoded.length, 0], np.int64))
-        self.storing.bind_cpu_input("source_starts", block.first_chunks(encoded.num_sources, padded))
-        self.storing.bind_cpu_input("sources", chunk_places(chosen, lengths, self.chunk, chunks_each))
-        self.storing.bind_cpu_input("targets", block.places(sentences, lengths))
-        self.store.run_with_iobinding(self.storing)
+        with TURNS.together():
+            self.storing.bind_cpu_input("pads", np.array([0, 0, 0, 0, 0, 0, padded - encoded.length, 0], np.int64))
+            self.storing.bind_cpu_input("source_starts", block.first_chunks(encoded.num_sources, padded))
+            self.storing.bind_cpu_input("sources", chunk_places(chosen, lengths, self.chunk, chunks_each))
+            self.storing.bind_cpu_input("targets", block.places(sentences, lengths))
+            self.store.run_with_iobinding(self.storing)
         self.source_lengths_less_1[sentences] = lengths - 1
+
+    def release(self) -> None:
+        """Gives the memory back; nothing can be done with the cache any more."""
+        del self.storing, self.store
+        for block in self.blocks.values():
+            block.release()

@@ -14,8 +14,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import BundleError, ConfigurationError
+from service.runtime import gpu
 from service.runtime.gpu import PROVIDER
 
+ERRORS = 3
 Dtype = type[np.floating[Any]] | type[np.integer[Any]]
 
 
@@ -36,6 +38,10 @@ class Device:
         """An array whose numbers are whatever was in that memory."""
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.kind, self.number)
 
+    def reserve(self, num_bytes: int) -> "Reserved":
+        """A large piece of memory, of exactly that size. Raises ConfigurationError where there is not so much."""
+        return Reserved(self, num_bytes)
+
     def load(self, path: Path, records: bool = False) -> ort.InferenceSession:
         """A session of which every operator runs here.
 
@@ -45,9 +51,12 @@ class Device:
         Raises:
             BundleError: ONNX Runtime cannot load the graph. ConfigurationError: it would not run on this device.
         """
+        ort.set_default_logger_severity(ERRORS)  # it warns at every CUDA session of what is nobody's fault
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = ERRORS
         options.inter_op_num_threads = options.intra_op_num_threads = 1
+        # A pattern is memory set aside for every number of rows that was seen: more than the plan knows of.
+        options.enable_mem_pattern = False
         provider: Any = "CPUExecutionProvider"
         if self.kind == "cuda":
             recording = {"enable_cuda_graph": "1"} if records and self.records else {}
@@ -60,6 +69,25 @@ class Device:
         if self.kind == "cuda" and PROVIDER not in session.get_providers():
             raise ConfigurationError(f"device cuda cannot be used here: ONNX Runtime loaded {path} without {PROVIDER}")
         return session
+
+
+class Reserved:
+    """Memory of a device until release().
+
+    Attributes:
+        address: where it begins. num_bytes: its size.
+    """
+
+    def __init__(self, device: Device, num_bytes: int) -> None:
+        self.device, self.num_bytes = device, num_bytes
+        self.host = np.zeros(num_bytes if device.kind == "cpu" else 0, np.uint8)
+        self.address = self.host.ctypes.data if device.kind == "cpu" else gpu.allocate(num_bytes)
+
+    def release(self) -> None:
+        """Gives it back. Idempotent."""
+        if self.address and self.device.kind != "cpu":
+            gpu.give_back(self.address)
+        self.address = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ nobody needs attends to one position and costs next to nothing. So there is one 
 bucket of a decoder. ONNX Runtime runs a step more than once while it records it: steps change nothing that they read.
 """
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.runtime import gpu
 from service.runtime.bundle import Bundle, Shape
 from service.runtime.device_cache import DeviceCache, DeviceSources, chunk_size, up_to
 from service.runtime.device_memory import Device, Dtype, Inbox, Part
+from service.runtime.device_turns import TURNS
 from service.runtime.memory_plan import MemoryPlan, bucket_of, buckets, plan_memory
 from service.runtime.session import Candidates, StepInputs
 
@@ -35,26 +37,31 @@ class DeviceEncoder:
 
     def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64]) -> DeviceSources:
         """source (B, S), padded with any valid id; lengths (B,)."""
-        binding = self.session.io_binding()
-        binding.bind_cpu_input("source", source)
-        binding.bind_cpu_input("source_lengths", lengths)
-        for name in self.names:
-            binding.bind_output(name, self.device.kind, self.device.number)
-        self.session.run_with_iobinding(binding)
-        return DeviceSources(binding.get_outputs())
+        with TURNS.together():
+            binding = self.session.io_binding()
+            binding.bind_cpu_input("source", source)
+            binding.bind_cpu_input("source_lengths", lengths)
+            for name in self.names:
+                binding.bind_output(name, self.device.kind, self.device.number)
+            self.session.run_with_iobinding(binding)
+            return DeviceSources(binding.get_outputs())
 
 
 class DeviceDecoder:
-    """One decoder step graph, for sentences of up to ``num_beams`` beams."""
+    """One decoder step graph, for sentences of up to ``num_beams`` beams.
 
-    def __init__(self, path: Path, shape: Shape, num_beams: int, device: Device) -> None:
+    Args:
+        num_banned: tokens that the model may never say; as many candidates more are asked for.
+    """
+
+    def __init__(self, path: Path, shape: Shape, num_beams: int, device: Device, num_banned: int = 0) -> None:
         self.session = device.load(path, records=True)
-        self.shape, self.num_beams = shape, num_beams
+        self.shape, self.num_beams, self.num_banned = shape, num_beams, num_banned
 
     @property
     def usual_candidates(self) -> int:
         """Candidates of a row where no penalty needs more; only steps with so many are recorded."""
-        return min(2 * self.num_beams, self.shape.vocab_size)
+        return min(2 * self.num_beams + self.num_banned, self.shape.vocab_size)
 
     def candidates_for(self, wanted: int) -> int:
         """So that there are few different numbers of them, and few outputs in the device's memory."""
@@ -141,23 +148,26 @@ class DeviceStep:
         self.bucket = bucket_of(num_rows, self.sizes)
         num_candidates = self.decoder.candidates_for(inputs.num_candidates)
         key = (self.bucket, num_candidates)
-        if key not in self.buckets:
-            self.buckets[key] = Bucket(self.decoder, self.cache, *key)
-        bucket = self.buckets[key]
-        bucket.fill(self.cache, inputs, num_sentences)
-        self.decoder.session.run_with_iobinding(bucket.binding, self.run_options(num_candidates))
-        return Candidates(bucket.ids.numpy()[:num_rows], bucket.log_probabilities.numpy()[:num_rows])
-
-    def run_options(self, num_candidates: int) -> ort.RunOptions:
-        """Which recorded step this is; the first run with a number records it."""
-        can_record = self.cache.device.records and num_candidates == self.decoder.usual_candidates
-        number = self.sizes.index(self.bucket) + 1 if can_record else EAGER
+        number = self.graph_number(num_candidates)
         self.was_replayed = number in self.recorded
-        if can_record:
+        is_recording = number != EAGER and not self.was_replayed
+        with TURNS.alone() if is_recording else TURNS.together():
+            if key not in self.buckets:
+                self.buckets[key] = Bucket(self.decoder, self.cache, *key)
+            bucket = self.buckets[key]
+            bucket.fill(self.cache, inputs, num_sentences)
+            options = ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", str(number))
+            self.decoder.session.run_with_iobinding(bucket.binding, options)
+            found = Candidates(bucket.ids.numpy()[:num_rows], bucket.log_probabilities.numpy()[:num_rows])
+        if is_recording:
             self.recorded.add(number)
-        options = ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(number))
-        return options
+        return found
+
+    def graph_number(self, num_candidates: int) -> int:
+        """Which recorded step this is, or EAGER; the first run with a number records it."""
+        can_record = self.cache.device.records and num_candidates == self.decoder.usual_candidates
+        return self.sizes.index(self.bucket) + 1 if can_record else EAGER
 
 
 class DeviceSessions:
@@ -167,18 +177,21 @@ class DeviceSessions:
         """memory_share: how much of the device's free memory may be used, 0 to 1."""
         graphs, shape = bundle.graphs(precision), bundle.manifest.shape
         self.shape, self.device, self.memory_share = shape, device, memory_share
-        self.free_at_first = gpu.free_bytes() if device.kind == "cuda" else 0
-        self.encoder = DeviceEncoder(bundle.path(graphs.encoder), shape, device)
-        self.decoders = {
-            beams: DeviceDecoder(bundle.path(path), shape, beams, device)
-            for beams, path in sorted(graphs.decoder.items())
-        }
-        self.move, self.store = device.load(bundle.path(graphs.move)), device.load(bundle.path(graphs.store))
+        num_banned = len(bundle.manifest.decoding.banned)
+        with TURNS.together():
+            self.free_at_first = gpu.free_bytes() if device.kind == "cuda" else 0
+            self.encoder = DeviceEncoder(bundle.path(graphs.encoder), shape, device)
+            self.decoders = {
+                beams: DeviceDecoder(bundle.path(path), shape, beams, device, num_banned)
+                for beams, path in sorted(graphs.decoder.items())
+            }
+            self.move, self.store = device.load(bundle.path(graphs.move)), device.load(bundle.path(graphs.store))
         is_half = self.move.get_inputs()[0].type == "tensor(float16)"
         self.dtype: Dtype = np.float16 if is_half else np.float32
         self.plan: MemoryPlan | None = None
         self.device_bytes = (0, 0)
         self.steps: dict[int, DeviceStep] = {}
+        self.caches: list[DeviceCache] = []
 
     def decoder_for(self, num_beams: int) -> DeviceDecoder:
         for beams, decoder in self.decoders.items():
@@ -196,7 +209,9 @@ class DeviceSessions:
             capacities = (up_to(max_source_tokens, chunk), up_to(max_target_tokens, chunk))
             self.plan = plan_memory(free, self.shape, np.dtype(self.dtype).itemsize, max_rows, *capacities, least)
             limits = (self.plan.max_rows, *limits[1:])
-        return DeviceCache(self.shape, self.dtype, self.device, self.move, self.store, limits)
+        with TURNS.together():
+            self.caches.append(DeviceCache(self.shape, self.dtype, self.device, self.move, self.store, limits))
+        return self.caches[-1]
 
     def bind_step(self, decoder: DeviceDecoder, cache: DeviceCache) -> DeviceStep:
         if decoder.num_beams not in self.steps:
@@ -223,3 +238,23 @@ class DeviceSessions:
                 step.run(StepInputs(rows, queries, rows, decoder.usual_candidates), num_rows)
         if self.plan is not None:
             self.device_bytes = (self.plan.planned_bytes, self.free_at_first - gpu.free_bytes())
+
+    def close(self, has_failed: bool) -> None:
+        """Gives everything back, whoever still holds these objects: what a replaced model had is its successor's."""
+        if has_failed:
+            for session in (self.encoder.session, self.move, self.store, *(d.session for d in self.decoders.values())):
+                never_destroy(session)
+        with TURNS.together():
+            for step in self.steps.values():
+                step.buckets.clear()
+            for cache in self.caches:
+                cache.release()
+            self.caches.clear()
+            for decoder in self.decoders.values():
+                del decoder.session
+            del self.encoder.session, self.move, self.store
+
+
+def never_destroy(session: ort.InferenceSession) -> None:
+    """After a device error nothing can be destroyed; ONNX Runtime's destructors raise, where C++ may end the process."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))

@@ -86,3 +86,18 @@ def free_bytes() -> int:
     if code:
         raise ConfigurationError(f"the GPU does not tell how much of its memory is free: CUDA error {code}")
     return free.value
+
+
+def allocate(num_bytes: int) -> int:
+    """The address of memory on that GPU: exactly so much, and free again after give_back(); ONNX Runtime would take the
+    next power of two and keep it. Raises ConfigurationError where there is not so much."""
+    address = ctypes.c_void_p(0)
+    code = load_library("libcudart.so.13").cudaMalloc(ctypes.byref(address), ctypes.c_size_t(num_bytes))
+    if code or address.value is None:
+        raise ConfigurationError(f"the GPU does not give {num_bytes} bytes of its memory: CUDA error {code}")
+    return address.value
+
+
+def give_back(address: int) -> None:
+    """Frees what allocate() gave. After a device error this fails in silence: the process is about to end."""
+    load_library("libcudart.so.13").cudaFree(ctypes.c_void_p(address))

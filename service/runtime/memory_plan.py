@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from service.errors import ConfigurationError
 from service.runtime.bundle import Shape
 
-# Logits, log-probabilities and what TopK needs for its work: float32 numbers as wide as the vocabulary, of each row.
-VOCABULARY_ARRAYS = 4
+# Logits, log-probabilities and what TopK needs for its work: float32 numbers as wide as the vocabulary, of each row; in
+# each of the three decoders' sessions, which do not share what they have set aside.
+VOCABULARY_ARRAYS = 9
 # States of a row between two products, in numbers as wide as the model; the feed-forward layer's are the widest.
-STATE_ARRAYS = 32
+STATE_ARRAYS = 128
 # An encoder run, cuBLAS and recorded graphs: measured nowhere yet, so chosen large.
 FIXED_BYTES = 1 << 30
 

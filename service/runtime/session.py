@@ -212,3 +212,6 @@ class Sessions:
 
     def warm_up(self, cache: KVCache) -> None:
         """Nothing to do: memory is taken as it is needed, up to a limit that is known."""
+
+    def close(self, has_failed: bool) -> None:
+        """Nothing to do: it goes with the last reference."""

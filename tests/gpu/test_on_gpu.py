@@ -64,7 +64,7 @@ class Steps:
         found = []
         for position in range(CAPACITY):
             self.cache.lengths[self.starts == position] = 0
-            inputs = StepInputs(self.tokens[position], rows, rows, 8)
+            inputs = StepInputs(self.tokens[position], rows, rows, decoder.usual_candidates)
             found.append(np.sort(step.run(inputs, ROWS).log_probabilities.copy(), axis=1))
             self.cache.lengths += 1
         return found

@@ -87,7 +87,7 @@ def test_mixed_beams_in_one_batch_change_nothing(on_device: Translator) -> None:
 
 def test_steps_are_padded_and_nothing_is_allocated_while_serving(on_device: Translator) -> None:
     worker = on_device.engine.workers[0]
-    addresses = {kind: block.there.data_ptr() for kind, block in worker.cache.blocks.items()}  # type: ignore[attr-defined]
+    addresses = {kind: block.memory.address for kind, block in worker.cache.blocks.items()}  # type: ignore[attr-defined]
     seen: set[tuple[int, int]] = set()
     original = DeviceStep.run
 
@@ -103,7 +103,7 @@ def test_steps_are_padded_and_nothing_is_allocated_while_serving(on_device: Tran
     assert {new for new, _ in seen} == {0}  # every bucket was warmed up
     assert {bucket for _, bucket in seen} <= {1, 2, 4, 8, 16, 22}
     assert len(seen) > 2
-    assert {kind: block.there.data_ptr() for kind, block in worker.cache.blocks.items()} == addresses  # type: ignore[attr-defined]
+    assert {kind: block.memory.address for kind, block in worker.cache.blocks.items()} == addresses  # type: ignore[attr-defined]
 
 
 def test_a_step_can_be_run_twice(on_device: Translator, monkeypatch: pytest.MonkeyPatch) -> None:

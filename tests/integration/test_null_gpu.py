@@ -153,6 +153,51 @@ def test_a_device_error_ends_the_process(libraries: Path, bundle: Path, monkeypa
     assert "an illegal memory access was encountered" in said.decode(), said.decode()
 
 
+def test_a_device_error_is_an_exit_code_of_the_command_line(libraries: Path, bundle: Path) -> None:
+    """Not the end of a C++ destructor, 134: after such an error CUDA lets nothing be destroyed."""
+    command = [*DRAGOMAN, "translate", "--bundle", str(bundle), "--to", "fr", "--device", "cuda", "--beam", "1"]
+    environment = os.environ | {"LD_LIBRARY_PATH": str(libraries), "NULL_GPU_FAILS": "60"}
+    texts = "the red house\n" * 400
+    done = subprocess.run(
+        command, input=texts, capture_output=True, text=True, timeout=110, env=environment, cwd=ROOT, check=False
+    )
+    assert "an illegal memory access was encountered" in done.stderr, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "Destroy" not in done.stderr, done.stderr
+
+
+def test_models_come_and_go_while_another_works(libraries: Path, bundle: Path, tmp_path: Path) -> None:
+    """While one records its steps nobody else may touch the device; what goes gives back all it had."""
+    events = tmp_path / "events"
+    command = [sys.executable, "-m", "tests.null_gpu.replaced", str(bundle), "3"]
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(libraries),
+        "NULL_GPU_LOG": str(events),
+        "NULL_GPU_RECORD_US": "2000",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["translated"] > 0
+    assert [line for line in events.read_text().splitlines() if line.startswith("forbidden")] == []
+    one, *others = found["free"]
+    assert set(others) == {one}, "each version that went gave back as much as the one before"
+
+
+@pytest.mark.parametrize("gib", [1.2, 2, 5])
+def test_as_many_rows_as_fit_are_what_fits(libraries: Path, bundle: Path, gib: float) -> None:
+    """The memory of a GPU may be less than the rows that are asked for; warming up takes what the plan says, at most."""
+    command = [sys.executable, "-m", "tests.null_gpu.loaded", str(bundle), str(200_000)]
+    environment = os.environ | {"LD_LIBRARY_PATH": str(libraries), "NULL_GPU_BYTES": str(int(gib * 2**30))}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=110, env=environment | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["used"] <= gib * 2**30
+
+
 def is_here(library: str) -> bool:
     with contextlib.suppress(OSError):
         return ctypes.CDLL(library) is not None

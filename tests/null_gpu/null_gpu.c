@@ -6,14 +6,17 @@
  *
  * Compiled once for each library (-DLIB_cudart and so on; build.py). Environment:
  *   NULL_GPU_LOG     file that gets a line for each event: "kernel NAME", "begin", "end COUNT", "replay",
- *                    "copy BYTES" (within the device), "forbidden WHAT" (while recording)
- *   NULL_GPU_FAILS   replay that fails, counted from 1, as if a kernel had read where it may not
+ *                    "copy BYTES" (within the device), "forbidden WHAT" (while recording, by whatever thread)
+ *   NULL_GPU_FAILS   replay that fails, counted from 1, as if a kernel had read where it may not; nothing works
+ *                    after it, and nothing can be destroyed
+ *   NULL_GPU_RECORD_US  how long each recording takes, in microseconds
  *   NULL_GPU_BYTES   memory of the GPU; 64 GiB
  */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define NOTHING(name) int name(void) { return 0; }
 
@@ -77,6 +80,7 @@ void null_gpu_event(const char *what, const char *name) {
     if (event_log()) fprintf(event_log(), "%s %s\n", what, name);
 }
 static void forbidden(const char *name) { if (is_recording) null_gpu_event("forbidden", name); }
+static int destroy(void) { return error; }
 static size_t total_bytes(void) {
     const char *given = getenv("NULL_GPU_BYTES");
     return given ? strtoull(given, NULL, 10) : (size_t)64 << 30;
@@ -117,16 +121,28 @@ static int allocate(void **pointer, size_t size) {
     memset(*pointer, 0, size);
     return 0;
 }
+/* Its size stands before it, so that what is free is known exactly. */
+enum { BEFORE = 512 };
 int cudaMalloc(void **pointer, size_t size) {
     forbidden("cudaMalloc");
-    if (bytes_in_use + size > total_bytes()) return OUT_OF_MEMORY;
-    bytes_in_use += size;
-    return allocate(pointer, size);
+    if (__sync_add_and_fetch(&bytes_in_use, size) > total_bytes() || allocate(pointer, size + BEFORE)) {
+        __sync_sub_and_fetch(&bytes_in_use, size);
+        return OUT_OF_MEMORY;
+    }
+    *(size_t *)*pointer = size;
+    *pointer = (char *)*pointer + BEFORE;
+    return error;
 }
 int cudaMallocHost(void **pointer, size_t size) { return allocate(pointer, size); }
 int cudaHostAlloc(void **pointer, size_t size, unsigned flags) { return allocate(pointer, size); }
 int cudaMallocFromPoolAsync(void **pointer, size_t size, void *pool, void *stream) { return allocate(pointer, size); }
-int cudaFree(void *pointer) { free(pointer); return 0; }
+int cudaFree(void *pointer) {
+    forbidden("cudaFree");
+    if (!pointer) return error;
+    __sync_sub_and_fetch(&bytes_in_use, *(size_t *)((char *)pointer - BEFORE));
+    free((char *)pointer - BEFORE);
+    return error;
+}
 int cudaFreeHost(void *pointer) { free(pointer); return 0; }
 int cudaFreeAsync(void *pointer, void *stream) { free(pointer); return 0; }
 int cudaMemset(void *to, int value, size_t size) { memset(to, value, size); return error; }
@@ -173,7 +189,9 @@ int cudaEventElapsedTime(float *ms, void *first, void *last) { *ms = 0; return e
 int cudaEventSynchronize(void *event) { forbidden("cudaEventSynchronize"); return error; }
 int cudaMemPoolCreate(void *pool, const void *properties) { return HANDLE(pool); }
 int cudaMemPoolGetAttribute(void *pool, int attribute, unsigned long long *value) { *value = 0; return 0; }
-NOTHING(cudaStreamDestroy) NOTHING(cudaStreamWaitEvent) NOTHING(cudaEventDestroy) NOTHING(cudaEventRecord)
+int cudaStreamDestroy(void *stream) { return destroy(); }
+int cudaEventDestroy(void *event) { return destroy(); }
+NOTHING(cudaStreamWaitEvent) NOTHING(cudaEventRecord)
 NOTHING(cudaEventRecordWithFlags) NOTHING(cudaMemPoolDestroy) NOTHING(cudaMemPoolSetAttribute)
 NOTHING(cudaMemPoolTrimTo)
 int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
@@ -191,6 +209,8 @@ int cudaStreamBeginCapture(void *stream, int mode) {
 }
 int cudaStreamEndCapture(void *stream, void *graph) {
     char count[32];
+    const char *duration = getenv("NULL_GPU_RECORD_US");
+    if (duration) usleep(atoi(duration));
     is_recording = 0;
     snprintf(count, sizeof count, "%ld", num_launches);
     null_gpu_event("end", count);

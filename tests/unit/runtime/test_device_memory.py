@@ -12,7 +12,7 @@ from onnx import helper
 from export.cache_graphs import move_graph, store_graph
 from service.errors import BundleError
 from service.runtime.bundle import Shape
-from service.runtime.device_cache import DeviceCache, DeviceSources, chunk_places, chunk_size
+from service.runtime.device_cache import Block, DeviceCache, DeviceSources, chunk_places, chunk_size
 from service.runtime.device_memory import Device, Inbox
 from service.runtime.device_session import DeviceDecoder, DeviceStep
 
@@ -30,8 +30,13 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     made = DeviceCache(SHAPE, dtype, device, *sessions, (ROWS, SOURCE, TARGET))
     for block in made.blocks.values():
         numbers = np.arange(np.prod(block.shape)).reshape(block.shape) % 1000
-        block.there.update_inplace(numbers.astype(dtype))
+        array_of(block)[:] = numbers
     return made
+
+
+def array_of(block: Block) -> NDArray[Any]:
+    """The block's memory itself, which is the host's here."""
+    return block.memory.host.view(block.dtype).reshape(block.shape)
 
 
 def test_an_inbox_carries_every_array_to_an_aligned_place_of_its_own() -> None:
@@ -62,21 +67,20 @@ def test_capacities_are_whole_chunks(cache: DeviceCache) -> None:
 def by_layer(cache: DeviceCache, kind: str) -> NDArray[Any]:
     """(2 L, ROWS, H, capacity, D)"""
     block = cache.blocks[kind]
-    return np.array(block.there.numpy()).reshape(4, ROWS, *block.shape[1:])
+    return array_of(block).reshape(4, ROWS, *block.shape[1:]).copy()
 
 
 def test_rows_move_in_place_in_every_layer_as_far_as_they_reach(
     cache: DeviceCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.runtime.device_cache.MAX_MOVED_NUMBERS", 64)  # one chunk at a time
-    before, address = by_layer(cache, "self"), cache.blocks["self"].there.data_ptr()
+    before = by_layer(cache, "self")
     cache.lengths[:] = [1, 2, 3, 1, 2]
     cache.copy_rows(np.array([2, 0]), np.array([1, 4]))
     wanted = before.copy()
     wanted[:, 1] = wanted[:, 2]  # 3 positions are 2 chunks of 2
     wanted[:, 4, :, :2] = wanted[:, 0, :, :2]  # 1 position is 1 chunk
     assert (by_layer(cache, "self") == wanted).all()
-    assert cache.blocks["self"].there.data_ptr() == address
     assert cache.lengths.tolist() == [1, 3, 3, 1, 1]
 
 
@@ -114,18 +118,36 @@ def test_graphs_of_an_older_form_are_refused(tmp_path: Path) -> None:
 
 def test_only_steps_with_the_usual_candidates_are_recorded_one_for_each_bucket(cache: DeviceCache) -> None:
     decoder = DeviceDecoder.__new__(DeviceDecoder)
-    decoder.shape, decoder.num_beams = SHAPE, 4
+    decoder.shape, decoder.num_beams, decoder.num_banned = SHAPE, 4, 0
     assert [decoder.candidates_for(n) for n in (1, 8, 9, 17, 33)] == [8, 8, 16, 32, 40]
     step = DeviceStep(decoder, cache)
     cache.device = Device("cuda", records=True)
-    seen = []
-    for bucket, num_candidates in [(1, 8), (4, 8), (4, 8), (4, 16), (1, 8)]:
+    numbers = []
+    for bucket, num_candidates in [(1, 8), (4, 8), (4, 16), (1, 8)]:
         step.bucket = bucket
-        number = step.run_options(num_candidates).get_run_config_entry("gpu_graph_id")
-        seen.append((number, step.was_replayed))
-    assert seen == [("1", False), ("3", False), ("3", True), ("-1", False), ("1", True)]
+        numbers.append(step.graph_number(num_candidates))
+    assert numbers == [1, 3, -1, 1]
     cache.device = Device("cpu")
-    assert step.run_options(8).get_run_config_entry("gpu_graph_id") == "-1"
+    assert step.graph_number(8) == -1
+
+
+def test_banned_tokens_are_no_reason_not_to_record() -> None:
+    """Each needs a candidate more than the search, in every step."""
+    decoder = DeviceDecoder.__new__(DeviceDecoder)
+    decoder.shape, decoder.num_beams, decoder.num_banned = SHAPE, 4, 1
+    assert [decoder.candidates_for(n) for n in (8, 9, 10)] == [9, 9, 18]
+    assert decoder.usual_candidates == 9
+
+
+def test_what_was_given_back_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr("service.runtime.gpu.allocate", lambda num_bytes: num_bytes)
+    monkeypatch.setattr("service.runtime.gpu.give_back", given_back.append)
+    memory = Device("cuda").reserve(4096)
+    assert (memory.address, memory.num_bytes) == (4096, 4096)
+    memory.release()
+    memory.release()
+    assert given_back == [4096]
 
 
 def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from service.errors import ConfigurationError
 from service.runtime.bundle import Shape
-from service.runtime.memory_plan import STATE_ARRAYS, bucket_of, buckets, plan_memory
+from service.runtime.memory_plan import STATE_ARRAYS, VOCABULARY_ARRAYS, bucket_of, buckets, plan_memory
 
 SHAPE = Shape(vocab_size=1000, model_width=64, num_heads=4, num_encoder_layers=1, num_decoder_layers=2)
 # A row of 10 + 20 positions: 30 x keys and values x 2 layers x 64 numbers of 2 bytes.
-CACHE, WORKSPACE = 30 * 2 * 2 * 64 * 2, 4 * 1000 * 4 + STATE_ARRAYS * 64 * 2
+CACHE, WORKSPACE = 30 * 2 * 2 * 64 * 2, VOCABULARY_ARRAYS * 1000 * 4 + STATE_ARRAYS * 64 * 2
 
 
 def test_rows_are_as_many_as_fit_and_no_more_than_asked_for() -> None:
