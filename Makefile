@@ -17,6 +17,7 @@ EXPORT_FLAGS := --model-version 4 --max-source-tokens 72 --max-target-tokens 160
 # Images. BASE: any Debian-like image with Python 3.11 or later. BUILD_IMAGE: also `docker build`.
 BASE ?= python:3.13-slim
 IMAGE ?= localhost/dragoman
+EXTRAS ?= otel
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUILD_IMAGE ?= buildah bud --format docker
 IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
@@ -85,10 +86,10 @@ gpu-check: .venv/dev.stamp .venv/bench.stamp  ## on a machine with an NVIDIA GPU
 	$(BIN)/python -m benchmarks.gpu $(if $(DRAGOMAN_DATA),--data $(DRAGOMAN_DATA)) --out build/gpu/gpu.json $(GPU_FLAGS)
 
 image:  ## the container image for CPUs: no PyTorch, no CUDA
-	$(BUILD_IMAGE) $(IMAGE_FLAGS) --tag $(IMAGE):$(VERSION) .
+	$(BUILD_IMAGE) $(IMAGE_FLAGS) --build-arg EXTRAS=$(EXTRAS) --tag $(IMAGE):$(VERSION) .
 
 image-cuda:  ## the container image for GPUs, with CUDA 13 from wheels
-	$(BUILD_IMAGE) $(IMAGE_FLAGS) --build-arg 'ONNXRUNTIME=onnxruntime-gpu[cuda,cudnn]' --tag $(IMAGE):$(VERSION)-cuda .
+	$(BUILD_IMAGE) $(IMAGE_FLAGS) --build-arg EXTRAS=$(EXTRAS) --build-arg 'ONNXRUNTIME=onnxruntime-gpu[cuda,cudnn]' --tag $(IMAGE):$(VERSION)-cuda .
 
 image-base:  ## a base image of Debian's own packages, where no image registry can be reached (root, mmdebstrap, podman)
 	mkdir -p build

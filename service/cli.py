@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `dragoman`; returns the exit code. argparse itself exits with 2 on wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in given if not word.startswith("-")), "")
+    # Before gRPC is imported. Its own lines are no JSON, and whoever reaches a port can make it write them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         options = build_parser(command).parse_args(given)
         code: int = options.run(options)

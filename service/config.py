@@ -214,7 +214,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration file {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, numbers and brackets without end
         raise ConfigurationError(f"{file} is not valid TOML: {error}") from None
     fields = _fields()
     values = {}
@@ -265,7 +265,10 @@ def _typed(where: str, field: "dataclasses.Field[Any]", value: Any) -> Any:
     if expected is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if expected is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigurationError(f"{where} must be a number of less than 309 digits") from None
     if type(value) is not expected:
         raise ConfigurationError(f"{where} ({value!r}) must be {_article(expected)}")
     return value

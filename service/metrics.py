@@ -89,8 +89,11 @@ class Metrics:
         self.queue_tokens = gauge("dragoman_queue_tokens", "Source tokens waiting for a row.")
         self.queue_oldest = gauge("dragoman_queue_oldest_seconds", "Age of the sentence that waits longest.")
         self.workers = gauge(
-            "dragoman_workers", "Engine threads: seconds of steps and encoder runs per second, at most."
+            "dragoman_workers",
+            "Engine threads of the model that has most: seconds of steps and encoder runs per second, at most.",
         )
+        self.lock = threading.Lock()
+        self.workers_of: dict[EngineMetrics, int] = {}
         self.cache_bytes = gauge("dragoman_cache_bytes", "Memory held for attention keys and values.")
         self.input_tokens = counter("dragoman_input_tokens_total", "Source tokens of answered sentences.")
         self.output_tokens = counter("dragoman_output_tokens_total", "Target tokens of answered sentences.")
@@ -210,12 +213,12 @@ class EngineMetrics:
             "oldest": self._metrics.queue_oldest,
             "rows": self._metrics.active_rows,
             "cache": self._metrics.cache_bytes,
-            "workers": self._metrics.workers,
             "planned": self._metrics.device_bytes.labels("planned"),
             "used": self._metrics.device_bytes.labels("used"),
         }
         for name, gauge in gauges.items():
             self._set(name, gauge, 0.0)
+        self.workers(0)
 
     def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None:
         self._set("sentences", self._metrics.queue_sentences, num_sentences)
@@ -252,7 +255,12 @@ class EngineMetrics:
         self._set("rows", self._metrics.active_rows, num_rows)
 
     def workers(self, num_workers: int) -> None:
-        self._set("workers", self._metrics.workers, num_workers)
+        """Models share the processors: their threads do not add up."""
+        with self._metrics.lock:
+            self._metrics.workers_of[self] = num_workers
+            self._metrics.workers.set(max(self._metrics.workers_of.values()))
+            if not num_workers:
+                del self._metrics.workers_of[self]
 
     def cache_bytes(self, num_bytes: int) -> None:
         self._set("cache", self._metrics.cache_bytes, num_bytes)

@@ -22,6 +22,7 @@ from service.engine.translator import Translator
 from service.errors import BundleError, ConfigurationError, DragomanError
 from service.metrics import EngineMetrics, Metrics
 from service.runtime.bundle import MANIFEST
+from service.runtime.folder_kind import hint
 from service.runtime.scratch import ScratchFolder
 from service.transport.registry import ModelRegistry
 
@@ -154,6 +155,8 @@ class ModelStore:
 
     def _load_one(self, path: Path) -> LoadedModel:
         started = time.monotonic()
+        if path.is_dir() and not (path / MANIFEST).exists():  # it may be the whole disk, which nobody wants looked at
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}{hint(path, 'bundle')}")
         seen, observer = fingerprint(path), self._metrics.observer()
         if self._config.models_folder and path.parent == Path(self._config.models_folder) and path.is_dir():
             with _copied(path) as copy:
@@ -206,6 +209,8 @@ def bundle_paths(bundles: Sequence[str]) -> list[Path]:
         if not SHIPPED_BUNDLE.exists():
             raise BundleError(f"this installation holds no model at {SHIPPED_BUNDLE}; name one with --bundle")
         return [SHIPPED_BUNDLE]
+    if "" in bundles:
+        raise BundleError("the name of a bundle is empty")
     for path in paths:
         if not path.exists():
             raise BundleError(f"there is no bundle at {path}")

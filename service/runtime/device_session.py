@@ -256,5 +256,5 @@ class DeviceSessions:
 
 
 def never_destroy(session: ort.InferenceSession) -> None:
-    """After a device error nothing can be destroyed; ONNX Runtime's destructors raise, where C++ may end the process."""
+    """After a device error ONNX Runtime's destructors raise, where C++ may end the process."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))

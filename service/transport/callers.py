@@ -111,7 +111,7 @@ def _read(file: Path) -> dict[bytes, Caller]:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # also bytes that are no text, numbers without end, brackets without end
         raise ConfigurationError(f"{file} is not valid TOML") from None
     by_digest: dict[bytes, Caller] = {}
     for name, table in tables.items():

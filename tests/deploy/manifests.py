@@ -19,6 +19,8 @@ PIECES = (
     "model-claim/deployment.yaml",
     "model-image/deployment.yaml",
     "security/deployment.yaml",
+    "tracing/deployment.yaml",
+    "tracing/policy.yaml",
 )
 
 Manifest = dict[str, Any]

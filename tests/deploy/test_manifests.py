@@ -168,7 +168,20 @@ def test_an_autoscaler_has_the_replicas_for_itself():
 def test_a_gpu_replica_has_one_gpu_and_uses_it():
     server = container(built_one("overlays/gpu", "Deployment"))
     assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert load_config(CONFIG, environment(built_one("overlays/gpu", "Deployment")), {}).device == "cuda"
+    config = load_config(CONFIG, environment(built_one("overlays/gpu", "Deployment")), {})
+    assert config.device == "cuda"
+    # The model in the image has no graphs for it.
+    [model] = built_one("overlays/gpu", "Deployment")["spec"]["template"]["spec"]["initContainers"]
+    assert list(config.bundle) == model["args"]
+    assert "cuda" in model["image"]
+
+
+def test_spans_find_their_way_to_the_collector():
+    folder = K8S / "components" / "tracing"
+    [policy], [patched] = documents(folder / "policy.yaml"), documents(folder / "deployment.yaml")
+    endpoint = environment(patched)["DRAGOMAN_OTLP_ENDPOINT"]
+    ports = {str(port["port"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {"53", endpoint.rpartition(":")[2]}
 
 
 def test_with_tls_the_probes_ask_over_http():

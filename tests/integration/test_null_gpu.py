@@ -187,7 +187,7 @@ def test_models_come_and_go_while_another_works(libraries: Path, bundle: Path, t
 
 @pytest.mark.parametrize("gib", [1.2, 2, 5])
 def test_as_many_rows_as_fit_are_what_fits(libraries: Path, bundle: Path, gib: float) -> None:
-    """The memory of a GPU may be less than the rows that are asked for; warming up takes what the plan says, at most."""
+    """A GPU may have less memory than the rows that are asked for would need: there are fewer, and it starts."""
     command = [sys.executable, "-m", "tests.null_gpu.loaded", str(bundle), str(200_000)]
     environment = os.environ | {"LD_LIBRARY_PATH": str(libraries), "NULL_GPU_BYTES": str(int(gib * 2**30))}
     done = subprocess.run(

@@ -147,6 +147,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "--to", "fr", "--patience-s", "9", "a"], 2, "--patience-s is for --target"),
         (["translate", "--to", "fr", "--bundle", "/nothing/there", "a"], 78, "no bundle at /nothing/there"),
         (["serve", "--bundle", "/nothing/there", "--listen", "50051"], 78, "HOST:PORT"),
+        (["serve", "--bundle", ""], 78, "the name of a bundle is empty"),
         (["serve", "--max-rows", "many"], 2, "must be a whole number"),
         (["serve", "--config", "/nothing/there.toml"], 78, "cannot read"),
         (["translate", "--to", "fr", "\udcff"], 2, "a TEXT is not valid UTF-8"),
@@ -279,7 +280,7 @@ def test_options_that_the_model_cannot_give_are_told_once(
     (tmp_path / "in.txt").write_text("one\ntwo\n")
     with running_on_thread() as server:
         assert run(*command, "--target", server.address) == 1
-        assert capsys.readouterr().err.count(said) == 1
+        assert capsys.readouterr().err.count(f"dragoman translate: INVALID_ARGUMENT: config.{said}") == 1
         files = (str(tmp_path / "in.txt"), str(tmp_path / "out.txt"))
         assert run("batch", *files, "--to", "fr", "--max-length", "257", "--target", server.address) == 1
         assert server.translator.submissions == []

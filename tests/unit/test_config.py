@@ -39,6 +39,9 @@ def test_the_environment_can_name_the_file(tmp_path: Path):
         ("reflection = 1", "must be true or false"),
         ("bundle = 'a'", "must be a list of strings"),
         ("max_rows = ", "not valid TOML"),
+        (f"max_delay_s = 1{400 * '0'}", "max_delay_s must be a number of less than 309 digits"),
+        (f"max_rows = 1{5000 * '0'}", "not valid TOML"),
+        (f"bundle = {5000 * '['}", "not valid TOML"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path: Path, text: str, message: str):

@@ -40,6 +40,19 @@ def test_what_an_engine_tells_is_counted():
     drive(SilentObserver())
 
 
+def test_threads_of_several_models_do_not_add_up():
+    """They share the processors: with one model at work, all of it is what that one has."""
+    metrics = Metrics()
+    first, second = metrics.observer(), metrics.observer()
+    first.workers(2)
+    second.workers(4)
+    assert value(metrics, "dragoman_workers") == 4
+    second.forget()
+    assert value(metrics, "dragoman_workers") == 2
+    first.forget()
+    assert value(metrics, "dragoman_workers") == 0
+
+
 def test_gauges_of_several_engines_add_up():
     metrics = Metrics()
     first, second = metrics.observer(), metrics.observer()

@@ -165,6 +165,13 @@ def test_at_start_everything_must_be_right(tmp_path: Path) -> None:
     assert folder.sample("dragoman_cache_bytes") == 0
 
 
+def test_a_folder_that_is_no_bundle_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the whole disk."""
+    monkeypatch.setattr("service.model_store.fingerprint", lambda path: pytest.fail("it was"))
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
+        ModelStore(ServiceConfig(bundle=(str(tmp_path),)), Metrics(), lambda *_: pytest.fail("loaded")).load_all()
+
+
 def test_only_bundles_are_taken_for_some(tmp_path: Path) -> None:
     for name in ("b.zip", "notes.txt", ".hidden.zip"):
         (tmp_path / name).touch()

@@ -169,6 +169,7 @@ def test_tokens_are_not_told(security: SecurityOptions, caplog: pytest.LogCaptur
     [
         ("", "holds no client"),
         ("[web", "not valid TOML"),
+        (f"web = {5000 * '['}", "not valid TOML"),
         ("web = 1", "must be a table"),
         ("[web]", "tokens must be a list"),
         ("[web]\ntokens = []", "tokens must be a list"),
