@@ -66,7 +66,7 @@ def written(
     count = CHUNK * head_width // piece
     pieces = graph.reshape(block, [-1, piece])  # the same memory
     firsts = graph.op("Mul", places(graph, starts, "targets", [-1, 1]), graph.constant(count, np.int64))
-    numbers = graph.op("Range", *(graph.op("Constant", value_int=int(number)) for number in (0, count, 1)))
+    numbers = graph.weight("piece_numbers", np.arange(count, dtype=np.int64), is_inside=True)
     targets = graph.reshape(graph.op("Add", firsts, numbers), [-1, 1])
     updates = graph.reshape(chunks, [-1, piece])
     graph.ops("ScatterND", pieces, targets, updates, num_outputs=1, outputs=["result"])

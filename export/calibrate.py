@@ -136,7 +136,7 @@ def record(
     found: dict[int, list[int]] = {}
     for place in range(0, len(order), BATCH_SENTENCES):
         some = order[place : place + BATCH_SENTENCES]
-        limit = min(2 * len(sources[some[-1]]) + 10, model.config.max_positions)
+        limit = min(2 * len(sources[some[-1]]) + 10, model.config.max_positions - 1)  # the start token is a position
         batch = batch_greedy(model, [sources[i] for i in some], pad, start, end, limit, first)
         found |= zip(some, batch, strict=True)
     targets = [found[i] for i in range(len(sources))]

@@ -5,6 +5,7 @@ Knows: arguments and messages. Does not know: how a bundle is made or checked.
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,14 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def disk_error(error: OSError) -> str:
+    """What the system says, in one line: shutil's errors hold all files that could not be copied."""
+    if isinstance(error, shutil.Error):
+        source, target, reason = error.args[0][0]
+        return f"{source} cannot be copied to {target}: {reason}"
+    return str(error)
+
+
 def read_all_lines(path: Path) -> list[str]:
     """Lines of UTF-8, also of a .gz, .bz2 or .xz file. Raises ExportError: there are none, or they cannot be read."""
     try:
@@ -115,7 +124,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         options = ExportOptions(
             name=arguments.name or f"{description.source_language}-{description.target_language}",
             version=arguments.model_version,
-            precisions=tuple(arguments.precision or DEFAULT_PRECISIONS),
+            precisions=tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS)),
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
             calibration_texts=tuple(read_sample(arguments.calibration, CALIBRATION_LINES)),
@@ -125,8 +134,10 @@ def run_export(arguments: argparse.Namespace) -> int:
         reports = write_bundle(model, tokenizer, description, arguments.bundle, options)
     except (ExportError, VerificationError) as error:
         return complain(str(error), EXIT_FAILED)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
+    except OSError as error:
+        return complain(disk_error(error), EXIT_FAILED)
     for precision, report in reports.items():
         print(f"{precision}: {report}")
     print(f"wrote {arguments.bundle}")
@@ -140,8 +151,10 @@ def run_export_transformers(arguments: argparse.Namespace) -> int:
         write_transformers(model, tokenizer, languages, arguments.folder)
     except ExportError as error:
         return complain(str(error), EXIT_FAILED)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
+    except OSError as error:
+        return complain(disk_error(error), EXIT_FAILED)
     print(f"wrote {arguments.folder}")
     return 0
 
@@ -151,8 +164,10 @@ def run_derive(arguments: argparse.Namespace) -> int:
         derive_cuda(arguments.bundle, arguments.folder)
     except ExportError as error:
         return complain(str(error), EXIT_FAILED)
-    except (BundleError, OSError) as error:
+    except BundleError as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
+    except OSError as error:
+        return complain(disk_error(error), EXIT_FAILED)
     print(f"wrote {arguments.folder}")
     return 0
 
@@ -166,7 +181,11 @@ def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None)
         manifest = bundle.manifest
         tokenizer = tokenizer_of(bundle)
         lines = read_all_lines(text) if text else []
-        sources = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
+        encoded = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]
+        sources = [ids for ids in encoded if len(ids) <= manifest.max_source_tokens]
+        if len(sources) < len(encoded):
+            count, limit = len(encoded) - len(sources), manifest.max_source_tokens
+            print(f"{count} of {len(encoded)} lines have more than {limit} tokens and are left out")
         for precision, graphs in manifest.precisions.items():
             runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
             exact = precision.endswith("fp32")
@@ -178,6 +197,8 @@ def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None)
         return complain(f"{precision}: {error}", EXIT_FAILED)
     except ExportError as error:
         return complain(str(error), EXIT_FAILED)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return complain(str(error), EXIT_BAD_BUNDLE)
+    except OSError as error:
+        return complain(disk_error(error), EXIT_FAILED)
     return 0

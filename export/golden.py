@@ -11,6 +11,7 @@ from export.graph_runner import GraphRunner
 from model.reference_decode import Extend, constrained, search_beams, search_greedily, with_penalties
 from service.runtime.bundle import Decoding, Golden, Language
 from service.runtime.tokenizer import Tokenizer
+from service.text.splitter import TextSplitter
 
 NUM_BEAMS, MAX_GOLDEN, MAX_LENGTH = 4, 4, 60
 # Natural logarithms. Another processor's rounding moves int8 log-probabilities by a few hundredths.
@@ -37,6 +38,17 @@ def extend_with_penalties(
     return with_penalties(extend, end, runner.shape.vocab_size, ngram, 1.0, least) if ngram or least else extend
 
 
+def single_sentences(texts: Sequence[str], tokenizer: Tokenizer, language: str, max_tokens: int) -> list[str]:
+    """Those of ``texts`` that the service takes for one sentence, of at most ``max_tokens``, with nothing around it: of
+    others a bundle cannot say what the service will answer."""
+
+    def count_tokens(pieces: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer.encode(pieces)]
+
+    splitter = TextSplitter(language, max_tokens, count_tokens)
+    return [text for text in texts if splitter.split(text).sentences == (text,)]
+
+
 def golden_translations(
     runner: GraphRunner,
     tokenizer: Tokenizer,
@@ -49,12 +61,14 @@ def golden_translations(
     """Up to MAX_GOLDEN texts whose greedy and beam translations are clear, with their token ids.
 
     Args:
-        languages: source and target, the model's first. decoding: what the model demands of every search.
+        texts: single_sentences(). languages: source and target, the model's first. decoding: what the model demands of
+            every search.
     """
     golden: list[Golden] = []
     last = tokenizer.end if decoding.force_end else None
+    prefix = [*languages[1].prefix, *languages[0].prefix]
     for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
-        source = [*languages[1].prefix, *languages[0].prefix, *ids, tokenizer.end]
+        source = [*prefix, *ids, tokenizer.end]
         length = min(decoding.max_length or 3 * len(source) + 16, max_target_tokens)
         rules = (languages[1].first, decoding.banned, last, length)
         gap = ClearestGap(extend_with_penalties(runner, source, length, tokenizer.end, decoding))

@@ -49,9 +49,10 @@ class GraphBuilder:
         name = f"const_{array.dtype.name}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()}"
         return self.weight(name, array)
 
-    def weight(self, name: str, values: NDArray[np.generic]) -> str:
+    def weight(self, name: str, values: NDArray[np.generic], is_inside: bool = False) -> str:
+        """An initializer; ``is_inside``: in the graph itself, whatever its size."""
         if name not in self.initializers:
-            small = values.nbytes <= SMALL_BYTES
+            small = is_inside or values.nbytes <= SMALL_BYTES
             self.initializers[name] = (
                 onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)
                 if small

@@ -16,13 +16,14 @@ import torch
 from export.cache_graphs import move_graph, store_graph
 from export.calibrate import equalize, record
 from export.candidates import padded, padded_size
-from export.golden import golden_translations
+from export.golden import golden_translations, single_sentences
 from export.graph_runner import GraphRunner
 from export.graphs import DecoderStep, encoder_graph, score_graph
 from export.layers import Array, Float16, Float32, Matrices, PerRowInt8, StaticInt8
 from export.verify import Report, verify
 from export.weights_file import WeightsFile
 from model.checkpoint import Description
+from model.config import HEAD_WIDTHS
 from model.transformer import Transformer
 from service.decoding.options import MAX_BEAMS
 from service.runtime.bundle import (
@@ -158,6 +159,7 @@ def write_graphs(
 @contextmanager
 def whole_or_nothing(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised."""
+    folder = folder.resolve()  # a link stays one, and leads to the new
     partial, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f".{folder.name}.replaced")
     if before.exists() and not folder.exists():  # killed between the two renames below
         before.rename(folder)
@@ -184,8 +186,22 @@ def check_options(model: Transformer, options: ExportOptions, folder: Path) -> N
     for name, value in (("source", options.max_source_tokens), ("target", options.max_target_tokens)):
         if not 2 <= value <= limit:
             raise ExportError(f"max_{name}_tokens ({value}) must be in [2, the model's max_positions ({limit})]")
+    if (width := model.config.model_width // model.config.num_heads) % HEAD_WIDTHS:
+        raise ExportError(f"a head's width ({width}) must be a multiple of {HEAD_WIDTHS}: no fast attention has others")
+    if any(bool(tensor.isnan().any()) for tensor in model.state_dict().values()):
+        raise ExportError("the checkpoint holds weights that are no numbers")
     if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
         raise ExportError(f"{folder} exists and is not a bundle; choose another place or remove it")
+
+
+def usable_golden_texts(tokenizer: Tokenizer, language: str, options: ExportOptions) -> list[str]:
+    """Those whose answer the bundle can foretell. Raises ExportError: there are texts, and none is usable."""
+    source, target = options.languages
+    room = max(1, options.max_source_tokens - 1 - len(source.prefix) - len(target.prefix))
+    texts = single_sentences(options.golden_texts, tokenizer, source.code or language, room)
+    if options.golden_texts and not texts:
+        raise ExportError(f"of {len(options.golden_texts)} golden texts none is one sentence of at most {room} tokens")
+    return texts
 
 
 def write_bundle(
@@ -202,6 +218,7 @@ def write_bundle(
     check_options(model, options, folder)
     shape, reports = shape_of(model), {}
     golden = []
+    texts = usable_golden_texts(tokenizer, description.source_language, options)
     with whole_or_nothing(folder) as partial, torch.inference_mode():
         for name, content in tokenizer.files().items():
             (partial / name).write_bytes(content)
@@ -213,7 +230,7 @@ def write_bundle(
             runner = GraphRunner(partial, graphs, shape, tokenizer.start)
             reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))
             rules = (options.max_target_tokens, options.languages, options.decoding)
-            golden += golden_translations(runner, tokenizer, precision, options.golden_texts, *rules)
+            golden += golden_translations(runner, tokenizer, precision, texts, *rules)
         manifest = Manifest(
             name=options.name,
             version=options.version,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,10 @@ from model.sections import read_section
 from model.transformer import Transformer
 from service.runtime.folder_kind import hint
 from service.runtime.tokenizer import Tokenizer
+
+
+class CheckpointWriteError(Exception):
+    """A checkpoint could not be written, for want of room for instance; those before it are as they were."""
 
 
 class CheckpointError(ValueError):
@@ -62,8 +67,33 @@ def save(
     """Writes a checkpoint beside its place, then renames: after a crash at any moment ``folder`` is the old or the new.
 
     Between two renames the old one may be called ``folder.old``: ``recover`` gives it its name back.
+
+    Raises:
+        CheckpointWriteError: there is no room for it, or the folder cannot be written.
     """
     temporary = folder.with_name(folder.name + ".partial")
+    try:
+        write_files(temporary, weights, tokenizer, description, training)
+        old = folder.with_name(folder.name + ".old")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' own for a disk that is full
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointWriteError(f"{folder} cannot be written: {error}") from error
+
+
+def write_files(
+    temporary: Path,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    description: Description,
+    training: dict[str, Any] | None,
+) -> None:
+    """The files of a checkpoint in ``temporary``, all of them on the disk when it returns."""
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     stored = {name: tensor.detach().float().contiguous() for name, tensor in weights.items()}
@@ -78,13 +108,6 @@ def save(
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     sync_folder(temporary)
-    old = folder.with_name(folder.name + ".old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    temporary.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(folder: Path) -> None:

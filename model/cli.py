@@ -62,7 +62,7 @@ def add_average_command(subparsers: Subparsers) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    from model.checkpoint import CheckpointError
+    from model.checkpoint import CheckpointError, CheckpointWriteError
     from model.corpus import CorpusError
     from model.plan import plan
     from model.train import Trainer, TrainingError
@@ -81,7 +81,7 @@ def train(options: argparse.Namespace) -> int:
     except (TrainingConfigError, CorpusError, CheckpointError) as error:
         print(f"dragoman train: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    except TrainingError as error:
+    except (TrainingError, CheckpointWriteError, OSError) as error:
         print(f"dragoman train: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -112,8 +112,8 @@ def average(options: argparse.Namespace) -> int:
     except checkpoint.CheckpointError as error:
         print(f"dragoman average: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    except OSError as error:
-        print(f"dragoman average: {options.out} cannot be written: {error.strerror}", file=sys.stderr)
+    except checkpoint.CheckpointWriteError as error:
+        print(f"dragoman average: {error}", file=sys.stderr)
         return EXIT_FAILED
     print(f"{options.out}: mean of {', '.join(folder.name for folder in folders)}")
     return EXIT_DONE

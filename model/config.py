@@ -12,6 +12,8 @@ from model.scripts import known_scripts
 from model.sections import require
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+HEAD_WIDTHS = 8
+"""A head's width is a multiple of this: the attention that serves takes no other."""
 LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
@@ -274,6 +276,11 @@ class TrainingConfig:
     validation: tuple[CorpusConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        width = self.model.model_width // self.model.num_heads
+        require(
+            width % HEAD_WIDTHS == 0,
+            f"model.model_width / num_heads ({width}) must be a multiple of {HEAD_WIDTHS}, or it cannot be exported",
+        )
         for part, corpora in (("train", self.train), ("validation", self.validation)):
             require(bool(corpora), f"at least one [[{part}]] corpus is needed")
             names = [corpus.name for corpus in corpora]

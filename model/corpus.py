@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from model.config import CorpusConfig
 from model.scripts import is_in_script
@@ -42,26 +42,27 @@ def corpus_files(config: CorpusConfig) -> list[str]:
     return names
 
 
-def open_text(path: Path) -> IO[str]:
-    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    opener = openers.get(path.suffix, open)
-    return opener(path, "rt", encoding="utf-8", newline="\n")
+def open_bytes(path: Path) -> IO[bytes]:
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    found: IO[bytes] = openers.get(path.suffix, open)(path, "rb")
+    return found
 
 
 def read_lines(name: str) -> Iterator[str]:
-    """Lines of a plain, .gz, .bz2 or .xz file of UTF-8, without their ends.
+    """Lines of a plain, .gz, .bz2 or .xz file of UTF-8, without their ends and without a byte order mark.
 
     Raises:
         CorpusError: the file cannot be opened, its compression is damaged or it is not UTF-8.
     """
     number = 0
     try:
-        with open_text(Path(name)) as lines:
+        with open_bytes(Path(name)) as lines:
             for line in lines:
                 number += 1
-                yield line.rstrip("\r\n")
+                text = line.decode("utf-8").rstrip("\r\n")
+                yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{name}: not UTF-8 after line {number} ({error.reason})") from error
+        raise CorpusError(f"{name}: line {number} is not UTF-8 ({error.reason})") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise CorpusError(f"{name}: cannot be read after line {number}: {error}") from error
 

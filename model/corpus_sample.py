@@ -16,7 +16,7 @@ from model.checkpoint import load_model
 from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
 from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs, reservoir
 from model.data import PAIRS_PER_CHUNK
-from model.run_folder import fitting, refuse_other_model
+from model.run_folder import RunFolder, fitting, read_vocabulary, refuse_other_model
 from model.sections import TrainingConfigError
 from model.token_store import TokenStore, fingerprint, read_report
 from model.vocabulary import learn, learn_vocabulary
@@ -69,8 +69,8 @@ def own_vocabulary(config: TrainingConfig) -> Tokenizer | None:
         CheckpointError, TrainingConfigError: there is none, or it has another size than the model's.
     """
     run, path = config.run, Path(config.run.folder) / VOCABULARY
-    if path.is_file():
-        return fitting(Tokenizer.from_file(path), path, config.model)
+    if path.is_file() and RunFolder(path.parent).newest() is not None:  # else it is made anew
+        return fitting(read_vocabulary(path), path, config.model)
     if run.initial_checkpoint is not None:
         folder = Path(run.initial_checkpoint)
         refuse_other_model(folder, config.model, "copy its [model] table")

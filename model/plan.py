@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.checkpoint import load_training, read_description
 from model.config import TrainingConfig
 from model.corpus_sample import CorpusLengths, learn_from, measure_lengths, own_vocabulary, prepared_lengths, read_text
 from model.data import Batch, BatchStream, SpecialTokens, make_batch
@@ -39,7 +40,10 @@ def plan(config: TrainingConfig) -> Iterator[str]:
         CorpusError: a corpus cannot be read, or none of its pairs is fit. CheckpointError, TrainingConfigError: the run
             would be refused, or the text is too little for the vocabulary.
     """
-    RunFolder(Path(config.run.folder)).check()
+    folder = RunFolder(Path(config.run.folder))
+    folder.check()
+    if (newest := folder.check_resume(config)) is not None:
+        load_training(newest)
     model, run, optimizer = config.model, config.run, config.optimizer
     network = Transformer(model)
     num_parameters = sum(p.numel() for p in network.parameters())
@@ -52,6 +56,8 @@ def plan(config: TrainingConfig) -> Iterator[str]:
     yield f"optimizer   {optimizer.name}, {optimizer.schedule}, peak rate {optimizer.peak_learning_rate:g}"
     yield f"steps       {run.max_steps:,} of at most {run.batch_tokens * run.accumulate:,} tokens a side"
     yield f"folder      {run.folder}"
+    if newest is not None:
+        yield f"resumes     from {newest} at step {read_description(newest).step:,}"
     texts = [read_text(corpus, run.seed) for corpus in config.train]
     for corpus, text in zip(config.train, texts, strict=True):
         yield f"train       {corpus.name}: {text.num_pairs:,} pairs before cleaning, weight {corpus.weight:g}"

@@ -96,13 +96,15 @@ class RunFolder:
             TrainingConfigError: it is not what the configuration asks for, and the run has begun with it.
             CorpusError, CheckpointError: what it is to be made of cannot be read.
         """
-        path, origin = self.path / VOCABULARY, origin_of(config)
-        if path.exists() and (was := self._origin()) is not None and was != origin:
-            if self.newest() is None:
-                path.unlink()  # of a start that failed before its first checkpoint
-            elif _INITIAL not in was | origin:
-                raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
+        path, newest = self.path / VOCABULARY, self.newest()
+        if newest is None and self._lock is not None:
+            path.unlink(missing_ok=True)  # of a start that came to nothing, perhaps because its text was the wrong one
+        elif newest is not None:
+            self.check_vocabulary(config, newest)
+            if not path.exists():
+                write_whole(path, (newest / VOCABULARY).read_bytes())
         if not path.exists():
+            origin = origin_of(config)
             first = config.run.initial_checkpoint
             tokenizer = (
                 checkpoint.load_model(Path(first))[1]
@@ -111,7 +113,29 @@ class RunFolder:
             )
             write_whole(self.path / ORIGIN, (json.dumps(origin, indent=2) + "\n").encode())
             write_whole(path, tokenizer.model)
-        return fitting(Tokenizer.from_file(path), path, config.model)
+        return fitting(read_vocabulary(path), path, config.model)
+
+    def check_vocabulary(self, config: TrainingConfig, newest: Path) -> None:
+        """Raises TrainingConfigError where it is not what the configuration asks for, or not that of ``newest``."""
+        path, was, origin = self.path / VOCABULARY, self._origin(), origin_of(config)
+        if path.exists() and was is not None and was != origin and _INITIAL not in was | origin:
+            raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
+        if path.exists() and path.read_bytes() != (newest / VOCABULARY).read_bytes():
+            raise TrainingConfigError(f"{path} is not the vocabulary of {newest}: copy that one over it")
+
+    def check_resume(self, config: TrainingConfig) -> Path | None:
+        """The checkpoint that the run would go on from.
+
+        Raises:
+            TrainingConfigError: it is of another model, of other languages or with another vocabulary.
+            CheckpointError: it is damaged.
+        """
+        newest = self.newest()
+        if newest is not None:
+            refuse_other_model(newest, config.model)
+            refuse_other_languages(newest, config.run)
+            self.check_vocabulary(config, newest)
+        return newest
 
     def _origin(self) -> dict[str, Any] | None:
         """What origin_of() said when the vocabulary was made; None where nothing says it."""
@@ -135,6 +159,14 @@ def origin_of(config: TrainingConfig) -> dict[str, Any]:
         return options
     path = Path(config.vocabulary.model)
     return {"model": f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else f"no file {path}"}
+
+
+def read_vocabulary(path: Path) -> Tokenizer:
+    """Raises TrainingConfigError where it cannot be read."""
+    try:
+        return Tokenizer.from_file(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingConfigError(f"{path} cannot be read: {error}") from None
 
 
 def fitting(tokenizer: Tokenizer, path: Path, model: ModelConfig) -> Tokenizer:

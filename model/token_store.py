@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenSt
     """
     stamp = fingerprint(config, tokenizer)
     counts = read_report(folder, stamp)
-    if counts is None:
+    if counts is None or not is_whole(folder, counts):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").unlink(missing_ok=True)
         counts = write_store(config, tokenizer, folder)
@@ -91,6 +92,15 @@ def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenSt
         (folder / "report.json").write_text(json.dumps({"fingerprint": stamp, "pairs": counts}, indent=2))
     print(f"corpus {config.name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()), flush=True)
     return TokenStore(folder)
+
+
+def is_whole(folder: Path, counts: Mapping[str, int]) -> bool:
+    """Whether the files are there and as long as the report says; not whether each number is right."""
+    try:
+        store = TokenStore(folder)
+        return len(store) == len(store.lengths) == counts["kept"] and int(store.offsets[-1]) == len(store.tokens)
+    except (OSError, ValueError, KeyError, IndexError, EOFError):
+        return False
 
 
 def write_store(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, int]:

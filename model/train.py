@@ -33,8 +33,9 @@ from model.objective import Objective, compile_layers
 from model.optimizer import Optimizers
 from model.processes import Processes
 from model.progress import Progress
-from model.run_folder import RunFolder, refuse_other_languages, refuse_other_model, write_whole
+from model.run_folder import RunFolder, refuse_other_model, write_whole
 from model.schedule import learning_rate
+from model.sections import TrainingConfigError
 from model.subword_dropout import SubwordDropout
 from model.token_store import TokenStore, prepare
 from model.transformer import Transformer
@@ -121,18 +122,22 @@ class Trainer:
 
     def resume(self) -> None:
         """Goes on from the newest checkpoint of the run's folder; where there is none, from the initial checkpoint."""
-        newest = self.folder.newest()
+        newest = self.folder.check_resume(self.config)
         if newest is None:
             self.take_initial_weights()
             return
-        refuse_other_model(newest, self.config.model)
-        refuse_other_languages(newest, self.config.run)
         state = checkpoint.load_training(newest)
         self.model.load_state_dict(checkpoint.load_weights(newest))
-        self.optimizers.load_state_dict(state["optimizers"])
-        self.stream.seek(state["stream"])
-        self.step, self.target_tokens = state["step"], state["target_tokens"]
-        self.best_loss, self.bad_validations = state["best_loss"], state["bad_validations"]
+        try:
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.stream.seek(state["stream"])
+            self.step, self.target_tokens = state["step"], state["target_tokens"]
+            self.best_loss, self.bad_validations = state["best_loss"], state["bad_validations"]
+        except TrainingConfigError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:  # the file is another program's
+            name = type(error).__name__
+            raise checkpoint.CheckpointError(f"{newest} does not fit this run: {name}: {error}") from error
         self.say(f"resumed from {newest} at step {self.step:,}")
 
     def take_initial_weights(self) -> None:

@@ -42,24 +42,26 @@ class Validation:
             loss = float(sum(loss.negative_log_likelihood for loss in losses))
             count = sum(loss.num_tokens for loss in losses)
             bleu = self.show_translations(objective, store)
+            shown = "" if bleu is None else f" BLEU {bleu:.2f}"
             print(
                 f"step {step:,} validation {name}: loss {loss / count:.4f} "
-                f"perplexity {perplexity(loss / count):.2f} BLEU {bleu:.2f}",
+                f"perplexity {perplexity(loss / count):.2f}{shown}",
                 flush=True,
             )
             writer.add_scalar(f"validation/loss_{name}", loss / count, step)
             writer.add_scalar(f"validation/perplexity_{name}", perplexity(loss / count), step)
-            writer.add_scalar(f"validation/bleu_{name}", bleu, step)
+            if bleu is not None:
+                writer.add_scalar(f"validation/bleu_{name}", bleu, step)
             total, tokens = total + loss, tokens + count
         objective.train()
         return total / tokens
 
-    def show_translations(self, objective: Objective, store: TokenStore) -> float:
-        """Greedy sacreBLEU over the first sample_sentences pairs; the first few are printed."""
+    def show_translations(self, objective: Objective, store: TokenStore) -> float | None:
+        """Greedy sacreBLEU over the first sample_sentences pairs; the first few are printed. None: there are none."""
         model, special = objective.model, self.special
         count = min(self.run.sample_sentences, len(store))
         if count == 0:
-            return 0.0
+            return None
         sources = [[*map(int, store.source(i)), special.end] for i in range(count)]
         limit = min(2 * max(map(len, sources)) + 10, model.config.max_positions)
         with autocast(model.positions.device, self.run.precision):
