@@ -24,6 +24,7 @@ from service.runtime.session import Sessions
 from service.runtime.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+MAX_WIDE_THREADS = 8  # measured with 2; a step of one row has little to divide
 
 
 def num_workers(settings: EngineSettings) -> int:
@@ -35,6 +36,12 @@ def num_workers(settings: EngineSettings) -> int:
 
 def threads_per_worker(settings: EngineSettings) -> int:
     return settings.threads_per_worker or max(1, usable_cpus() // num_workers(settings))
+
+
+def wide_threads(settings: EngineSettings) -> int:
+    """Threads of a worker that is alone; 0: where the settings divide the processors, they are divided for good."""
+    is_chosen = settings.num_workers or settings.threads_per_worker
+    return 0 if is_chosen else min(usable_cpus(), MAX_WIDE_THREADS)
 
 
 def rules_of(manifest: Manifest, end: int) -> DecodingRules | None:
@@ -91,7 +98,7 @@ class Engine:
         """Raises BundleError where a graph cannot be loaded, ConfigurationError where the device cannot run it."""
         sessions: Backend
         if settings.device == "cpu":
-            sessions = Sessions(bundle, precision, threads_per_worker(settings))
+            sessions = Sessions(bundle, precision, threads_per_worker(settings), wide_threads(settings))
         else:
             device = Device(settings.device, records=settings.record_steps)
             sessions = DeviceSessions(bundle, precision, device, settings.device_memory_share)

@@ -149,6 +149,10 @@ class RequestQueue:
                 self.count([*plan.admit, *plan.drop], -1)
         return plan
 
+    def is_alone(self, worker: int) -> bool:
+        """Whether no other worker has rows now."""
+        return not any(rows for number, rows in enumerate(self.active_rows) if number != worker)
+
     def first_width(self) -> int:
         line = self.waiting.next_line()
         return line[0].options.num_beams if line else 0

@@ -138,7 +138,7 @@ class Worker:
         source = np.full((len(sentences), longest), self.end_token, np.int64)
         for row, sentence in zip(source, sentences, strict=True):
             row[: len(sentence.source)] = sentence.source
-        encoded = self.sessions.encoder.run(source, lengths)
+        encoded = self.sessions.encoder.run(source, lengths, self.queue.is_alone(self.number))
         self.cache.reserve_source(longest, int(self.batch.slot_used.nonzero()[0].max(initial=-1)) + 1)
         now = time.monotonic()
         self.observer.encoded(len(sentences), int(lengths.sum()), source.size, now - started)
@@ -184,7 +184,7 @@ class Worker:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
         self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
         inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
-        candidates = binding.run(inputs, num_sentences)
+        candidates = binding.run(inputs, num_sentences, self.queue.is_alone(self.number))
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):
             ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]

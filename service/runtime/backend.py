@@ -1,6 +1,9 @@
 """What the engine needs of whatever runs the model: sessions and caches on the CPU, or on a device.
 
 Knows: names. Does not know: ONNX Runtime. session.py and kv_cache.py are the CPU's, device_*.py those of a GPU.
+
+``is_alone``: whether the other workers have nothing to do, so that their processors may be used, too. What is computed
+does not depend on it.
 """
 
 from typing import Any, Protocol
@@ -15,7 +18,7 @@ from service.runtime.session import Candidates, StepInputs
 class Encoder(Protocol):
     """Source token ids to keys and values, in whatever form the backend's cache takes them."""
 
-    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64]) -> Any:
+    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64], is_alone: bool = False) -> Any:
         """source (B, S), padded with any valid id; lengths (B,)."""
 
 
@@ -34,7 +37,7 @@ class Step(Protocol):
     was_replayed: bool
     """Whether the last step was a recorded one."""
 
-    def run(self, inputs: StepInputs, num_sentences: int) -> Candidates:
+    def run(self, inputs: StepInputs, num_sentences: int, is_alone: bool = False) -> Candidates:
         """One step for rows 0 to R-1 of the cache. The result is overwritten by the next step.
 
         The step writes position ``lengths[r]`` of each row and changes no length: running it again gives the same.

@@ -35,7 +35,7 @@ class DeviceEncoder:
         self.session, self.device = device.load(path), device
         self.names = [f"cross_{part}_{i}" for i in range(shape.num_decoder_layers) for part in ("key", "value")]
 
-    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64]) -> DeviceSources:
+    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64], is_alone: bool = False) -> DeviceSources:
         """source (B, S), padded with any valid id; lengths (B,)."""
         with TURNS.together():
             binding = self.session.io_binding()
@@ -143,7 +143,7 @@ class DeviceStep:
         self.recorded: set[int] = set()
         self.bucket, self.was_replayed = 0, False
 
-    def run(self, inputs: StepInputs, num_sentences: int) -> Candidates:
+    def run(self, inputs: StepInputs, num_sentences: int, is_alone: bool = False) -> Candidates:
         num_rows = len(inputs.tokens)
         self.bucket = bucket_of(num_rows, self.sizes)
         num_candidates = self.decoder.candidates_for(inputs.num_candidates)

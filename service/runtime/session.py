@@ -18,6 +18,12 @@ from service.runtime.kv_cache import EncodedSources, KVCache
 
 CPU = ("cpu", 0)
 MAX_SHAPES = 32
+# How long a session's second and further threads stay awake after their work: a step has some hundred operators, and to
+# wake a thread for each takes longer than most of these. Idle sessions sleep.
+SPIN_US = 50
+# From this size of all weights on, one worker alone is faster with the threads of the others (decision log).
+WIDE_FROM_BYTES = 24 << 20
+WIDE_BEAMS = 4  # and up to this beam width; each graph holds its own copy of the weights
 CACHE_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 
 
@@ -32,7 +38,8 @@ def load_session(path: Path, num_threads: int) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if num_threads > 1 else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     if saturates_int8():
         # The exact product of 8-bit numbers instead of the one that saturates; elsewhere it takes twice the time.
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -52,15 +59,17 @@ def check_names(session: ort.InferenceSession, path: Path, inputs: set[str], out
 class EncoderSession:
     """Source token ids to the decoder's cross-attention keys and values."""
 
-    def __init__(self, path: Path, shape: Shape, num_threads: int) -> None:
+    def __init__(self, path: Path, shape: Shape, num_threads: int, num_wide_threads: int = 0) -> None:
         self.session = load_session(path, num_threads)
+        self.wide = load_session(path, num_wide_threads) if num_wide_threads else self.session
         self.num_layers = shape.num_decoder_layers
         self.names = [f"cross_{part}_{i}" for part in ("key", "value") for i in range(self.num_layers)]
         check_names(self.session, path, {"source", "source_lengths"}, set(self.names))
 
-    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64]) -> EncodedSources:
-        """source (B, S), padded with any valid id; lengths (B,)."""
-        results = self.session.run(self.names, {"source": source, "source_lengths": lengths})
+    def run(self, source: NDArray[np.int64], lengths: NDArray[np.int64], is_alone: bool = False) -> EncodedSources:
+        """source (B, S), padded with any valid id; lengths (B,); is_alone: as backend.py says."""
+        session = self.wide if is_alone else self.session
+        results = session.run(self.names, {"source": source, "source_lengths": lengths})
         return EncodedSources(results[: self.num_layers], results[self.num_layers :])
 
 
@@ -112,6 +121,7 @@ class BoundShape:
     """A decoder step of one number of rows, sentences and candidates, with everything bound to its memory."""
 
     def __init__(self, decoder: DecoderSession, cache: KVCache, num_rows: int, num_sentences: int, wanted: int) -> None:
+        self.decoder = decoder
         self.binding = decoder.session.io_binding()
         self.num_candidates = np.array([wanted], np.int64)
         self.capacities = np.array([cache.target_capacity, cache.source_capacity], np.int32)
@@ -143,6 +153,13 @@ class BoundShape:
     def bind_output(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
         self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
 
+    def run(self, inputs: StepInputs) -> Candidates:
+        self.tokens[:] = inputs.tokens
+        self.query_rows[:] = inputs.query_rows
+        self.row_queries[:] = inputs.row_queries
+        self.decoder.session.run_with_iobinding(self.binding)
+        return self.candidates
+
 
 class StepBinding:
     """Runs decoder steps of one worker on its cache, binding memory by address: the cache is not copied.
@@ -153,46 +170,53 @@ class StepBinding:
 
     bucket, was_replayed = 0, False  # the CPU computes the rows there are
 
-    def __init__(self, decoder: DecoderSession, cache: KVCache) -> None:
-        self.decoder, self.cache = decoder, cache
-        self.shapes: dict[tuple[int, int, int], BoundShape] = {}
+    def __init__(self, decoder: DecoderSession, cache: KVCache, wide: DecoderSession | None = None) -> None:
+        """wide: the same graph with more threads, for a worker that is alone."""
+        self.decoder, self.wide, self.cache = decoder, wide or decoder, cache
+        self.shapes: dict[tuple[DecoderSession, int, int, int], BoundShape] = {}
         self.allocations = cache.allocations
 
-    def bound(self, num_rows: int, num_sentences: int, num_candidates: int) -> BoundShape:
-        numbers = (num_rows, num_sentences, num_candidates)
+    def bound(self, decoder: DecoderSession, num_rows: int, num_sentences: int, num_candidates: int) -> BoundShape:
+        numbers = (decoder, num_rows, num_sentences, num_candidates)
         if self.allocations != self.cache.allocations:
             self.allocations = self.cache.allocations
             self.shapes.clear()
         if (shape := self.shapes.get(numbers)) is None:
             if len(self.shapes) >= MAX_SHAPES:
                 del self.shapes[next(iter(self.shapes))]
-            shape = self.shapes[numbers] = BoundShape(self.decoder, self.cache, *numbers)
+            shape = self.shapes[numbers] = BoundShape(decoder, self.cache, *numbers[1:])
         return shape
 
-    def run(self, inputs: StepInputs, num_sentences: int) -> Candidates:
+    def run(self, inputs: StepInputs, num_sentences: int, is_alone: bool = False) -> Candidates:
         """One step for rows 0 to R-1 of the cache. The result is overwritten by the next step.
 
         The step writes position ``lengths[r]`` of each row and changes no length: running it again gives the same.
         """
-        shape = self.bound(len(inputs.tokens), num_sentences, inputs.num_candidates)
-        shape.tokens[:] = inputs.tokens
-        shape.query_rows[:] = inputs.query_rows
-        shape.row_queries[:] = inputs.row_queries
-        self.decoder.session.run_with_iobinding(shape.binding)
-        return shape.candidates
+        decoder = self.wide if is_alone else self.decoder
+        return self.bound(decoder, len(inputs.tokens), num_sentences, inputs.num_candidates).run(inputs)
 
 
 class Sessions:
-    """All graphs of one precision of a bundle, loaded once and shared by the workers."""
+    """All graphs of one precision of a bundle, loaded once and shared by the workers.
 
-    def __init__(self, bundle: Bundle, precision: str, num_threads: int) -> None:
+    Args:
+        num_wide_threads: threads of a second set of sessions, for a worker that is alone: its answers are the same, bit
+            for bit, and come sooner where the model is large (WIDE_FROM_BYTES; small ones have no second set). 0: none.
+    """
+
+    def __init__(self, bundle: Bundle, precision: str, num_threads: int, num_wide_threads: int = 0) -> None:
         graphs, shape = bundle.graphs(precision), bundle.manifest.shape
         self.shape = shape
         self.device_bytes = (0, 0)
-        self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads)
-        self.decoders = {
-            beams: DecoderSession(bundle.path(path), shape, beams, num_threads)
-            for beams, path in sorted(graphs.decoder.items())
+        is_large = bundle.path(graphs.weights).stat().st_size >= WIDE_FROM_BYTES
+        wide = num_wide_threads if is_large and num_wide_threads > num_threads else 0
+        self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads, wide)
+        paths = {beams: bundle.path(path) for beams, path in sorted(graphs.decoder.items())}
+        self.decoders = {beams: DecoderSession(path, shape, beams, num_threads) for beams, path in paths.items()}
+        self.wide_decoders = {
+            beams: DecoderSession(path, shape, beams, wide)
+            for beams, path in paths.items()
+            if wide and beams <= WIDE_BEAMS
         }
 
     def decoder_for(self, num_beams: int) -> DecoderSession:
@@ -208,7 +232,7 @@ class Sessions:
         return KVCache(self.shape, max_rows, max_rows, max_source_tokens, max_target_tokens, dtype)
 
     def bind_step(self, decoder: DecoderSession, cache: KVCache) -> StepBinding:
-        return StepBinding(decoder, cache)
+        return StepBinding(decoder, cache, self.wide_decoders.get(decoder.num_beams))
 
     def warm_up(self, cache: KVCache) -> None:
         """Nothing to do: memory is taken as it is needed, up to a limit that is known."""

@@ -52,6 +52,34 @@ def alone(translator: Translator) -> dict[tuple[str, DecodeOptions], TextAnswer]
     }
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_worker_alone_with_the_threads_of_all_answers_the_same(
+    precision: str, nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, alone and when others come, which takes the threads away again."""
+    narrow = EngineSettings(precision=precision, num_workers=2, threads_per_worker=1, max_rows=24)
+    with closing(Translator.load(nonsense_bundle, narrow)) as translator:
+        assert not translator.engine.sessions.wide_decoders, "who divides the processors by hand has them divided"
+        wanted = {
+            (text, options): without_timings(translator.translate([text], options)[0])
+            for text in TEXTS
+            for options in OPTIONS
+        }
+    monkeypatch.setattr(session, "WIDE_FROM_BYTES", 0)
+    monkeypatch.setattr("service.engine.engine.usable_cpus", lambda: 3)
+    with closing(Translator.load(nonsense_bundle, EngineSettings(precision=precision, max_rows=24))) as translator:
+        wide = list(translator.engine.sessions.wide_decoders.values())
+        for options in OPTIONS:
+            for text in TEXTS:
+                assert without_timings(translator.translate([text], options)[0]) == wanted[text, options]
+        shapes = [binding.shapes for worker in translator.engine.workers for binding in worker.bindings.values()]
+        used = {decoder for bound in shapes for decoder, *_ in bound if decoder.num_beams <= session.WIDE_BEAMS}
+        assert used == set(wide), "all of them were alone"
+        for options in OPTIONS:
+            together = map(without_timings, translator.translate(TEXTS, options))
+            assert list(together) == [wanted[text, options] for text in TEXTS]
+
+
 def test_random_weights_give_translations_of_many_lengths(alone: dict[tuple[str, DecodeOptions], TextAnswer]) -> None:
     # Were they all equal, the other tests here would prove little.
     lengths = {answer.num_target_tokens for answer in alone.values() if isinstance(answer, TextResult)}
