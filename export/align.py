@@ -52,7 +52,7 @@ def run_align(arguments: argparse.Namespace) -> int:
         print("dragoman align: --png needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 1
     except OSError as error:
-        raise OutputError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise OutputError(f"{error.filename or 'the page or picture'} cannot be written: {error.strerror}") from None
     print(as_json(alignment) if arguments.json else pharaoh(alignment))
     return 0
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from export.derive import derive_cuda
 from export.graph_runner import GraphRunner
 from export.transformers_layout import write_transformers
@@ -149,6 +151,8 @@ def run_export_transformers(arguments: argparse.Namespace) -> int:
         model, tokenizer, description = load_model(arguments.checkpoint)
         languages = (description.source_language, description.target_language)
         write_transformers(model, tokenizer, languages, arguments.folder)
+    except SafetensorError as error:  # not an OSError where the disk is full
+        return complain(f"{arguments.folder} cannot be written: {error}", EXIT_FAILED)
     except ExportError as error:
         return complain(str(error), EXIT_FAILED)
     except CheckpointError as error:

@@ -60,6 +60,12 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.alternatives > 1:
         options.parser.error("--alternatives: one translation a line is scored")
     decode_options = read_decode_options(options)
+    if (
+        options.output
+        and options.output.exists()
+        and any(options.output.samefile(file) for file in (options.source, *options.reference))
+    ):
+        options.parser.error("--output is --source or --reference: it would be overwritten")
     if options.output:
         with _told(options.output), options.output.open("a"):
             pass  # that it cannot be written is told before the work, and what is there stays until it is done

@@ -197,6 +197,8 @@ def test_evaluate_measures(
     source.write_bytes(bz2.compress(b"the cat sat on the mat\nit was a very good day\n"))
     reference.write_text("THE CAT SAT ON THE MAT\nIT WAS A VERY GOOD DAY\n")
     files = ("--source", str(source), "--reference", str(reference))
+    assert run("evaluate", "--bundle", bundle, *files, "--output", str(reference)) == 2
+    assert "it would be overwritten" in capsys.readouterr().err
     assert run("evaluate", "--bundle", bundle, *files, "--output", "/nowhere/out.txt") == 1
     assert "cannot write /nowhere/out.txt" in capsys.readouterr().err
     assert run("evaluate", "--bundle", bundle, *files, "--reference", str(reference)) == 2
