@@ -6,12 +6,73 @@ from pathlib import Path
 import pytest
 
 from service.config import ServiceConfig, load_config, parse_address
+from service.decoding.options import DecodeOptions
 from service.errors import ConfigurationError
 
 
 def test_every_setting_says_what_it_means():
     for field in dataclasses.fields(ServiceConfig):
         assert len(field.metadata["meaning"]) > 10, field.name
+
+
+# Changed here on purpose only: whoever upgrades gets what is new, and README, RUNBOOK and manifests may name the old.
+DEFAULTS: dict[str, object] = {
+    "bundle": (),
+    "models_folder": "",
+    "models_poll_s": 2.0,
+    "listen": "127.0.0.1:50051",
+    "metrics_listen": "127.0.0.1:9464",
+    "metrics": True,
+    "device": "cpu",
+    "device_memory_share": 0.9,
+    "record_steps": True,
+    "precision": "auto",
+    "num_workers": 0,
+    "threads_per_worker": 0,
+    "niceness": 10,
+    "max_rows": 128,
+    "max_queue_sentences": 4096,
+    "max_queue_tokens": 262_144,
+    "max_delay_s": 5.0,
+    "num_beams": 4,
+    "length_penalty": 1.0,
+    "max_length": 0,
+    "stop_repetition": True,
+    "max_texts": 1024,
+    "max_text_characters": 100_000,
+    "max_request_characters": 1_000_000,
+    "max_beams": 16,
+    "max_alternatives": 16,
+    "max_stream_texts": 64,
+    "max_stream_idle_s": 300,
+    "max_message_bytes": 16_777_216,
+    "max_open_calls": 1024,
+    "max_connection_age_s": 300.0,
+    "max_connection_age_grace_s": 0.0,
+    "keepalive_time_s": 30.0,
+    "handshake_timeout_s": 10.0,
+    "admit_grace_s": 1.0,
+    "drain_grace_s": 30.0,
+    "max_step_s": 30.0,
+    "max_stuck_s": 90.0,
+    "compress_from_bytes": 4096,
+    "reflection": True,
+    "tls_certificate": "",
+    "tls_key": "",
+    "tls_client_ca": "",
+    "clients": "",
+    "open_health": True,
+    "max_client_calls": 0,
+    "max_client_tokens": 0,
+    "otlp_endpoint": "",
+    "trace_ratio": 1.0,
+    "log_level": "info",
+    "log_format": "json",
+}
+
+
+def test_what_a_service_does_where_nothing_is_said():
+    assert load_config(None, {}, {}).as_dict() == DEFAULTS
 
 
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path):
@@ -97,11 +158,47 @@ def test_truth_values_of_the_environment(text: str, value: bool):
         ({"log_level": "loud"}, "log_level"),
         ({"log_format": "xml"}, "log_format"),
         ({"max_open_calls": 0}, "max_open_calls"),
+        ({"handshake_timeout_s": 0.05}, r"handshake_timeout_s \(0\.05\) must be >= 0\.1"),
+        ({"keepalive_time_s": 0.5}, r"keepalive_time_s \(0\.5\) must be >= 1"),
+        ({"max_stuck_s": 29.0}, r"max_stuck_s \(29\.0\) must be 0 or >= max_step_s \(30\.0\), which is not 0"),
+        ({"max_step_s": 0.0}, r"max_stuck_s \(90\.0\) must be 0 or >= max_step_s \(0\.0\), which is not 0"),
+        ({"trace_ratio": -0.1}, r"trace_ratio \(-0\.1\) must be in \[0, 1\]"),
+        ({"trace_ratio": 1.1}, r"trace_ratio \(1\.1\) must be in \[0, 1\]"),
+        ({"trace_ratio": float("nan")}, "trace_ratio"),
+        ({"compress_from_bytes": -1}, "compress_from_bytes"),
+        ({"compress_from_bytes": 2**31}, "compress_from_bytes"),
+        ({"max_beams": 17}, r"max_beams \(17\) must be in \[1, 16\]"),
+        *(
+            ({name: value}, rf"{name} \({value}\) must be in \[0, 86400\]")
+            for name in (
+                *("max_connection_age_s", "max_connection_age_grace_s", "keepalive_time_s", "handshake_timeout_s"),
+                *("admit_grace_s", "drain_grace_s", "max_step_s", "max_stuck_s", "models_poll_s"),
+            )
+            for value in (-1.0, 86_401.0)
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(fields: dict[str, object], message: str):
     with pytest.raises(ConfigurationError, match=message):
         ServiceConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"handshake_timeout_s": 0.1, "keepalive_time_s": 1.0, "admit_grace_s": 0.0, "drain_grace_s": 86_400.0},
+        {"max_stuck_s": 30.0, "trace_ratio": 0.0, "compress_from_bytes": 0},
+        {"max_stuck_s": 0.0, "max_step_s": 0.0, "compress_from_bytes": 2**31 - 1},
+        {"max_rows": 16, "num_beams": 16, "niceness": 0},
+    ],
+)
+def test_values_at_the_ends_of_their_ranges_are_taken(fields: dict[str, object]):
+    assert ServiceConfig(**fields).as_dict().items() >= fields.items()  # type: ignore[arg-type]
+
+
+def test_what_a_request_leaves_unset_is_what_the_service_was_told():
+    config = ServiceConfig(num_beams=2, length_penalty=0.5, max_length=7)
+    assert config.decode_defaults == DecodeOptions(num_beams=2, length_penalty=0.5, max_length=7)
 
 
 def test_every_setting_of_an_engine_reaches_it():

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from service.cli import main
+from service.client import Client
+from service.commands import health
 from service.commands.health import READY
+from service.connection import Connection
 from service.demo import free_port
 from service.transport.health import SERVICE
 from tests.unit.transport.running_server import Running, running_on_thread
@@ -37,6 +40,21 @@ def test_a_draining_server_is_alive_but_not_ready(server: Running, capsys: pytes
 def test_nobody_there(capsys: pytest.CaptureFixture[str]):
     assert main(["health", f"127.0.0.1:{free_port()}", "--timeout", "2"]) == 1
     assert "UNAVAILABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(["--timeout", "0.25"], 0.25), ([], 3.0)])
+def test_it_waits_as_long_as_it_was_told(
+    server: Running, flags: list[str], expected: float, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[float] = []
+
+    def client(connection: Connection, timeout_s: float) -> Client:
+        waits.append(timeout_s)
+        return Client(connection)
+
+    monkeypatch.setattr(health, "Client", client)
+    assert main(["health", server.address, *flags]) == 0
+    assert waits == [expected]
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["127.0.0.1:1", "--timeout", "0"]])

@@ -96,3 +96,19 @@ def test_beside_its_checkpoint_and_beside_another(
     checkpoint.rename(tmp_path / "its own")
     assert main(["verify", str(nonsense_bundle), "--checkpoint", str(make_checkpoint(other.eval()))]) == 1
     assert "cpu-int8: decoder steps: the mean difference from PyTorch is" in capsys.readouterr().err
+
+
+def test_lines_longer_than_the_model_takes_are_left_out(
+    random_transformer: Transformer,
+    nonsense_bundle: Path,
+    make_checkpoint: Callable[[Transformer], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = tmp_path / "lines.txt"
+    text.write_text(LINES + " ".join(["mill"] * 200) + "\n\n")
+    checkpoint = make_checkpoint(random_transformer)
+    assert main(["verify", str(nonsense_bundle), "--checkpoint", str(checkpoint), "--text", str(text)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 3 lines have more than 64 tokens and are left out\n" in printed
+    assert "cpu-fp32: 4 greedy and beam searches find PyTorch's token ids" in printed

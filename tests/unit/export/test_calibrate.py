@@ -19,7 +19,7 @@ from export.calibrate import (
 from export.write_bundle import state_arrays
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
-from tests.conftest import random_model, sentences
+from tests.conftest import END, random_model, sentences
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "post"}, {"activation": "gelu"}, {"output_bias": False}])
@@ -77,3 +77,17 @@ def test_eight_bits_hold_every_key_and_value_that_was_seen(nonsense_tokenizer: T
         assert 100 < steps.max() < 110, name
         if name.endswith("key"):
             assert np.allclose(steps, steps[0], rtol=0.01), name
+
+
+@pytest.mark.parametrize("length", [42, 43, 95, 96])
+def test_translations_that_never_end_stay_within_the_models_positions(
+    length: int, nonsense_tokenizer: Tokenizer
+) -> None:
+    model, tokenizer = random_model(), nonsense_tokenizer
+    assert model.output_bias is not None
+    with torch.no_grad():
+        model.output_bias[END] = -1e6
+    source = [*(270 + number % 40 for number in range(length - 1)), tokenizer.end]
+    recorders = record(model, [source], tokenizer.pad, tokenizer.start, tokenizer.end)
+    made = sum(map(len, recorders[OUTPUT].samples))
+    assert made == min(2 * length + 10, model.config.max_positions - 1) + 1, "and the start token"

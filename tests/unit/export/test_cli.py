@@ -1,11 +1,14 @@
 """The files that `dragoman export` reads beside a checkpoint: what is wrong with one is said by its name."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from export.cli import read_all_lines, read_card, read_sample
+from export.cli import disk_error, read_all_lines, read_card, read_sample
 from export.write_bundle import ExportError
 
 
@@ -34,3 +37,20 @@ def test_a_card_is_a_json_object(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ExportError, match=r"card\.json"):
         read_card(path)
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where many files could not be copied."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_: object, **__: object) -> None:
+        raise full
+
+    (tmp_path / "from").mkdir()
+    for name in "ab":
+        (tmp_path / "from" / name).touch()
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=fail)
+    lines = [f"{tmp_path}/from/{name} cannot be copied to {tmp_path}/to/{name}: {full}" for name in "ab"]
+    assert disk_error(caught.value) in lines
+    assert disk_error(full) == "[Errno 28] No space left on device"

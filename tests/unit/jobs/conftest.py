@@ -41,7 +41,8 @@ def batch(tmp_path: Path, translator: ScriptedTranslator, monkeypatch: pytest.Mo
 
     def run(*arguments: str) -> int:
         try:
-            return cli.main(["batch", *arguments, "--to", "fr", *(() if "--target" in arguments else BUNDLE)])
+            target = () if "--to" in arguments else ("--to", "fr")
+            return cli.main(["batch", *arguments, *target, *(() if "--target" in arguments else BUNDLE)])
         except SystemExit as end:
             return int(end.code or 0)
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service import remote_engine
 from service.client import Client, ServiceError
+from service.commands import batch as batch_command
 from service.engine.request import Priority
 from service.errors import EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
@@ -53,6 +55,21 @@ def test_the_bytes_of_the_embedded_engine(run: Callable[..., int], batch: Batch,
     assert {priority for _, _, priority, _ in server.translator.submissions} == {Priority.BATCH}
     assert batch("in.txt", "embedded.jsonl") == 0
     assert Path("out.jsonl").read_bytes() == Path("embedded.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(["--streams", "2"], 2), ([], 4)])
+def test_as_many_streams_as_were_asked_for(
+    run: Callable[..., int], flags: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+
+    def engine(*arguments: Any, num_streams: int, **named: Any) -> remote_engine.RemoteEngine:
+        asked.append(num_streams)
+        return remote_engine.RemoteEngine(*arguments, num_streams=num_streams, **named)
+
+    monkeypatch.setattr(batch_command, "RemoteEngine", engine)
+    assert run(*flags) == 0
+    assert asked == [expected]
 
 
 def test_texts_refused_for_want_of_room_are_sent_again(run: Callable[..., int], server: Running):

@@ -1,5 +1,6 @@
 """Checkpoints appear whole or not at all, and say clearly what is wrong with them."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from model import checkpoint
-from model.checkpoint import CheckpointError, Description
+from model.checkpoint import CheckpointError, CheckpointWriteError, Description
 from model.config import ModelConfig
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
+from tests.unit.disk_events import happening
 
 
 @pytest.fixture
@@ -73,6 +76,54 @@ def test_crash_at_any_rename_leaves_a_whole_checkpoint(
     save(folder, model, tokenizer, step=3)  # and the remains are in nobody's way
     assert checkpoint.load_model(folder)[2].step == 3
     assert [path.name for path in tmp_path.iterdir()] == ["latest"]
+
+
+def test_all_files_are_on_disk_before_the_folder_gets_its_name(
+    model: Transformer, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        events = happening(patch, tmp_path)
+        save(tmp_path / "c", model, tokenizer)
+    named = events.index(("rename", "c.partial"))
+    files = {path.name for path in (tmp_path / "c").iterdir()}
+    assert {name for what, name in events[:named] if what == "fsync"} == files | {"c.partial"}
+    assert ("fsync", tmp_path.name) in events[named:]
+
+
+NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "error"),
+    [
+        (torch, "save", RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")),
+        (checkpoint, "save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        (os, "fsync", NO_ROOM),
+        (Path, "write_bytes", NO_ROOM),
+        (Path, "rename", NO_ROOM),
+    ],
+)
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_remains(
+    where: Any,
+    name: str,
+    error: Exception,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    save(tmp_path / "latest", model, tokenizer, step=1)
+    for folder in (tmp_path / "latest", tmp_path / "step-00000002"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, fail)
+            with pytest.raises(CheckpointWriteError, match=f"{folder} cannot be written: "):
+                save(folder, model, tokenizer, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["latest"]
+    assert checkpoint.load_model(tmp_path / "latest")[2].step == 1
+    assert checkpoint.load_training(tmp_path / "latest") == {"step": 1}
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabulary.spm"])

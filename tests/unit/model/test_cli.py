@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from model import checkpoint
 from model.cli import add_average_command, add_train_command
@@ -128,6 +129,21 @@ def test_other_exit_codes(error: BaseException, code: int, recipe: Path, monkeyp
 
     monkeypatch.setattr(Trainer, "train", fail)
     assert run("train", str(recipe)) == code
+
+
+def test_a_disk_that_is_full_ends_the_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", fail)
+        assert run("train", str(recipe)) == 1
+    best = tmp_path / "run" / "best"
+    assert f"dragoman train: {best} cannot be written: No space left on device\n" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.partial"))
+    assert run("train", str(recipe)) == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -55,9 +55,20 @@ class TestReading:
         with pytest.raises(CorpusError, match=f"a.tsv: line 2 has {columns} columns, not 2"):
             list(read_pairs(tsv(tmp_path / "a.tsv", f"a\tb\n{line}\n")))
 
-    def test_not_utf8(self, tmp_path: Path) -> None:
-        with pytest.raises(CorpusError, match="not UTF-8"):
-            list(read_pairs(tsv(tmp_path / "a.tsv", b"a\tb\n\xff\tc\n")))
+    @pytest.mark.parametrize("number", [1, 2, 5001])
+    def test_not_utf8(self, number: int, tmp_path: Path) -> None:
+        """The line itself is named, also behind what is read at once."""
+        content = b"a\tb\n" * (number - 1) + b"\xff\tc\n" + b"a\tb\n" * 5000
+        with pytest.raises(CorpusError, match=rf"a\.tsv: line {number} is not UTF-8"):
+            list(read_pairs(tsv(tmp_path / "a.tsv", content)))
+
+    def test_a_byte_order_mark_is_no_text(self, tmp_path: Path) -> None:
+        """It is one at the start of a file only."""
+        content = "\ufeff1\tun\n\ufeff2\tdeux\n"
+        assert list(read_pairs(tsv(tmp_path / "a.tsv", content))) == [("1", "un"), ("\ufeff2", "deux")]
+        (tmp_path / "b").write_text("\ufeffun\ndeux\n", encoding="utf-8")
+        config = CorpusConfig(name="test", source=str(tmp_path / "b"), target=str(tmp_path / "b"))
+        assert list(read_pairs(config)) == [("un", "un"), ("deux", "deux")]
 
     @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
     def test_damaged_compression(self, suffix: str, tmp_path: Path) -> None:
@@ -121,6 +132,22 @@ class TestStore:
         (tmp_path / "store" / "report.json").write_text(report)
         (tmp_path / "store" / "tokens.npy").write_bytes(b"")
         assert len(prepare(config, tokenizer, tmp_path / "store")) == 1
+
+    @pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lengths.npy"])
+    @pytest.mark.parametrize("damage", ["absent", "empty", "cut", "shorter"])
+    def test_a_damaged_store_is_made_again(self, name: str, damage: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n3\ttrois\n")
+        folder, path = tmp_path / "store", tmp_path / "store" / name
+        prepare(config, tokenizer, folder)
+        content, array = path.read_bytes(), np.load(path)
+        path.unlink()
+        if damage in ("empty", "cut"):
+            path.write_bytes(content[:-1] if damage == "cut" else b"")
+        elif damage == "shorter":
+            np.save(path, array[:-1])
+        store = prepare(config, tokenizer, folder)
+        assert tokenizer.decode([store.target(i).tolist() for i in range(len(store))]) == ["un deux", "trois"]
+        assert path.read_bytes() == content
 
     def test_nothing_fit(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         with pytest.raises(CorpusError, match=r"no pair is fit for training: \{'read': 1, 'kept': 0, 'empty': 1\}"):

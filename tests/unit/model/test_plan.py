@@ -7,19 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from model.config import CorpusConfig, TrainingConfig
+from model.checkpoint import CheckpointError
+from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
 from model.corpus import CorpusError
 from model.corpus_sample import measure_lengths, read_text
 from model.data import BatchStream, SpecialTokens
 from model.plan import plan
+from model.sections import TrainingConfigError
 from model.token_store import prepare
+from model.train import Trainer
 from service.runtime.tokenizer import Tokenizer
 from tests.unit.model.conftest import write_pairs
+from tests.unit.model.test_train import with_run
 
 
 def number(pattern: str, lines: list[str]) -> float:
     [found] = [match[1] for line in lines if (match := re.search(pattern, line))]
     return float(found.replace(",", ""))
+
+
+def begun(config: TrainingConfig, step: int = 3) -> Trainer:
+    """A run that was stopped at ``step``."""
+    trainer = Trainer(config)
+    trainer.step = step
+    trainer.save(trainer.folder.latest)
+    trainer.folder.release()
+    return trainer
 
 
 def test_a_small_corpus_is_counted_exactly(
@@ -69,7 +82,36 @@ def test_validation_text_is_cleaned_too(training_config: TrainingConfig, tmp_pat
 def test_a_run_that_has_begun_is_counted_from_its_store(training_config: TrainingConfig, tokenizer: Tokenizer) -> None:
     folder = Path(training_config.run.folder)
     store = prepare(training_config.train[0], tokenizer, folder / "data" / "train-digits")
-    (folder / "vocabulary.spm").write_bytes(tokenizer.model)
+    begun(training_config)
     lines = list(plan(training_config))
     assert number(r"digits: ([\d,]+) pairs fit.*counted", lines) == len(store)
     assert not any(line.startswith("vocabulary") for line in lines)
+
+
+def test_it_says_where_the_run_would_go_on(training_config: TrainingConfig) -> None:
+    assert not any(line.startswith("resumes") for line in plan(training_config))
+    latest = begun(training_config).folder.latest
+    assert f"resumes     from {latest} at step 3" in list(plan(training_config))
+
+
+def test_what_a_run_would_refuse_is_refused(training_config: TrainingConfig) -> None:
+    trainer = begun(training_config)
+    model = replace(training_config.model, feed_forward_width=128)
+    for config, message in (
+        (replace(training_config, model=model), r"another model: feed_forward_width \(64, now 128\)"),
+        (with_run(training_config, target_language="de"), "translates en to fr, not en to de"),
+        (replace(training_config, vocabulary=VocabularyConfig(size=300)), r"vocabulary\.spm was made otherwise"),
+    ):
+        with pytest.raises(TrainingConfigError, match=message):
+            list(plan(config))
+    (trainer.folder.latest / "training.pt").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"training\.pt is damaged"):
+        list(plan(training_config))
+
+
+def test_what_a_start_that_came_to_nothing_has_learned_is_not_counted_with(training_config: TrainingConfig) -> None:
+    folder = Path(training_config.run.folder)
+    folder.mkdir()
+    (folder / "vocabulary.spm").write_bytes(b"")
+    lines = list(plan(replace(training_config, vocabulary=VocabularyConfig(size=300))))
+    assert any(line.startswith("vocabulary  none yet") for line in lines)

@@ -58,6 +58,11 @@ def test_good(tmp_path: Path) -> None:
         ("model_width = 64", "model_width = 64.0", r"model\.model_width must be a whole number, not 64\.0"),
         ("model_width = 64", "model_width = true", r"model\.model_width must be a whole number, not True"),
         ("model_width = 64", "model_width = 66", r"model\.model_width \(66\) must be a multiple of num_heads \(4\)"),
+        (
+            "model_width = 64",
+            "model_width = 24",
+            r"model_width / num_heads \(6\) must be a multiple of 8, or it cannot",
+        ),
         ("model_width = 64", "model_width = 0", r"model\.model_width \(0\) must be >= 1"),
         ("model_width = 64", "dropout = 1.0", r"model\.dropout \(1\.0\) must be in \[0, 1\)"),
         ("model_width = 64", 'norm = "middle"', r"model\.norm \(middle\) must be pre or post"),

@@ -1,0 +1,86 @@
+"""What a bundle is not made of, and how it comes to its place, whatever the place is called."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.write_bundle import ExportError, whole_or_nothing
+from model.checkpoint import Description, save
+from model.transformer import Transformer
+from service.cli import main
+from service.runtime.bundle import Bundle
+from service.runtime.tokenizer import Tokenizer
+from tests.conftest import random_model
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def checkpoint(random_transformer: Transformer, nonsense_tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    description = Description(random_transformer.config, "en", "fr", 0)
+    save(tmp_path / "checkpoint", random_transformer.state_dict(), nonsense_tokenizer, description, None)
+    return tmp_path / "checkpoint"
+
+
+def export(checkpoint: Path, bundle: str | Path) -> int:
+    small = ("--max-source-tokens", "64", "--max-target-tokens", "24")
+    twice = ("--precision", "cpu-fp32", "--precision", "cpu-fp32")
+    return main(["export", str(checkpoint), str(bundle), *small, *twice])
+
+
+def test_heads_that_no_attention_takes_are_refused(make_bundle: Make, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"a head's width \(6\) must be a multiple of 8"):
+        make_bundle(random_model(model_width=24, num_heads=4), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["encoder.0.self_attention.query.weight", "decoder_norm.bias"])
+def test_weights_that_are_no_numbers_are_refused(name: str, make_bundle: Make, tmp_path: Path) -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[-1] = torch.nan
+    with pytest.raises(ExportError, match="weights that are no numbers"):
+        make_bundle(model, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_given_twice_is_made_once(checkpoint: Path, tmp_path: Path) -> None:
+    assert export(checkpoint, tmp_path / "bundle") == 0
+    assert list(Bundle.open(tmp_path / "bundle").manifest.precisions) == ["cpu-fp32"]
+
+
+def test_the_folder_that_one_is_in_becomes_the_bundle(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(checkpoint, ".") == 0
+    Bundle.open(tmp_path / "here")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "here"]
+
+
+def test_a_link_stays_one_and_leads_to_the_new_bundle(tmp_path: Path) -> None:
+    folder, link = tmp_path / "version-1", tmp_path / "links" / "bundle"
+    folder.mkdir()
+    (folder / "old").touch()
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    with whole_or_nothing(link) as partial:
+        (partial / "new").touch()
+        assert (link / "old").exists()
+    assert link.is_symlink()
+    assert [path.name for path in link.iterdir()] == [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in link.parent.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["links", "version-1"]
+
+
+@pytest.mark.parametrize("command", ["export", "derive-cuda"])
+def test_a_place_that_cannot_be_written_is_named(
+    command: str, checkpoint: Path, nonsense_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = nonsense_bundle if command == "derive-cuda" else checkpoint
+    limits = ("--max-source-tokens", "64", "--max-target-tokens", "24") if command == "export" else ()
+    assert main([command, str(source), "/proc/nowhere/folder", *limits]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("dragoman: [Errno 2] No such file or directory: '/proc/nowhere")
