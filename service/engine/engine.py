@@ -153,11 +153,11 @@ class Engine:
             raise EngineFailure()
         self.queue.check(priority, deadline, is_counted=is_counted)
 
-    def submit(self, sentences: Sequence[Sentence]) -> None:
+    def submit(self, sentences: Sequence[Sentence], is_counted: bool = True) -> None:
         """Queues all sentences or none. Raises Overloaded, Draining, EngineFailure."""
         if self.failure is not None:
             raise EngineFailure()
-        self.queue.submit(sentences)
+        self.queue.submit(sentences, is_counted)
 
     def drain(self, timeout_s: float) -> bool:
         """Takes nothing new and waits for what was taken; True if all of it was answered in time."""

@@ -45,8 +45,8 @@ class RequestQueue:
         self.draining = self.closed = False
         self.swept_at = time.monotonic()
 
-    def submit(self, sentences: Sequence[Sentence]) -> None:
-        """Appends all or none.
+    def submit(self, sentences: Sequence[Sentence], is_counted: bool = True) -> None:
+        """Appends all or none; ``is_counted``: as check().
 
         Raises:
             Draining, Overloaded.
@@ -56,7 +56,7 @@ class RequestQueue:
         now = time.monotonic()
         tokens = sum(len(sentence.source) for sentence in sentences)
         with self.changed:
-            self.check(sentences[0].priority, sentences[0].deadline, len(sentences), tokens)
+            self.check(sentences[0].priority, sentences[0].deadline, len(sentences), tokens, is_counted)
             for sentence in sentences:
                 sentence.submitted_at = now
                 self.waiting.by_priority[sentence.priority].append(sentence)

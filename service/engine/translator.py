@@ -123,6 +123,7 @@ class Translator:
         deadline: float | None = None,
         alignment: bool = False,
         watch: SubmissionWatch | None = None,
+        is_counted: bool = True,
     ) -> Ticket:
         """Queues all texts or none, and returns at once.
 
@@ -132,14 +133,14 @@ class Translator:
             on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
                 order; must not block or raise.
             deadline: time.monotonic() seconds. alignment: whether results carry theirs, which takes a pass more.
-            watch: follows the submission; what its counted() raises is raised.
+            watch: follows the submission; what its counted() raises is raised. is_counted: as RequestQueue.check().
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
             InvalidRequest: several texts can never fit together, an option is more than the model can give, or it has
                 several languages and none was chosen.
         """
-        self.check(options, priority, deadline)
+        self.check(options, priority, deadline, is_counted)
         options = self.model_options.completed(options)
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
@@ -160,7 +161,7 @@ class Translator:
             text.prepare_s = time.monotonic() - started
         if watch:
             watch.counted(sum(len(sentence.source) for sentence in sentences))
-        self.engine.submit(sentences)
+        self.engine.submit(sentences, is_counted)
         for text in pending:
             if not text.answers:
                 text.complete()

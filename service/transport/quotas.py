@@ -36,15 +36,20 @@ class Share:
             )
         self.num_calls += 1
 
-    def take(self, num_tokens: int) -> None:
+    def take(self, num_tokens: int, is_counted: bool = True) -> None:
         """Counts tokens as open, all or none of them.
+
+        Args:
+            is_counted: whether a refusal is told; whoever asks again and again is not refused, unless there never will
+                be room.
 
         Raises:
             QuotaExceeded: there is no room now. InvalidRequest: there never will be.
         """
         with self._lock:
             if self._max_tokens and self.num_tokens + num_tokens > self._max_tokens:
-                self._count_refusal("client_tokens")
+                if is_counted or num_tokens > self._max_tokens:
+                    self._count_refusal("client_tokens")
                 most = f"at most {self._max_tokens} of one client may be"
                 if num_tokens > self._max_tokens:
                     raise InvalidRequest(
@@ -66,17 +71,20 @@ class TokenHold:
     """The tokens of one submission in a share: taken when they are counted, given back with the last answer.
 
     The engine calls counted(), as SubmissionWatch. A submission that is left with an exception holds nothing.
+
+    Args:
+        is_counted: as Share.take().
     """
 
-    def __init__(self, owner: Share, num_texts: int) -> None:
-        self._share = owner
+    def __init__(self, owner: Share, num_texts: int, is_counted: bool = True) -> None:
+        self._share, self._is_counted = owner, is_counted
         self._num_missing = num_texts
         self._num_tokens = 0
         self._lock = threading.Lock()
 
     def counted(self, num_source_tokens: int) -> None:
         """Raises as Share.take() does."""
-        self._share.take(num_source_tokens)
+        self._share.take(num_source_tokens, self._is_counted)
         self._num_tokens = num_source_tokens
 
     def answered(self) -> None:

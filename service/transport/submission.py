@@ -65,7 +65,7 @@ class Submitter:
         """
         translator.check(settings.options, settings.priority, deadline, is_counted)  # a refusal needs no thread
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
-        follower = Follower(TokenHold(share.get(), len(texts)), call_trace.get())
+        follower = Follower(TokenHold(share.get(), len(texts), is_counted), call_trace.get())
 
         def on_answer(index: int, answer: TextAnswer) -> None:
             follower.answered()
@@ -82,6 +82,7 @@ class Submitter:
                     deadline=deadline,
                     alignment=settings.include_alignment,
                     watch=follower,
+                    is_counted=is_counted,
                 )
 
         return await self._run(submit, sum(map(len, texts)) + TEXT_CHARACTERS * len(texts), is_counted)

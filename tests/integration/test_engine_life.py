@@ -2,106 +2,28 @@
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import TextAnswer, TextResult
-from service.engine.settings import EngineSettings
-from service.engine.translator import Translator
+from service.engine.request import TextResult
+from service.engine.translator import Ticket, Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, InvalidRequest, Overloaded
 from service.metrics import Metrics
 from service.runtime.kv_cache import EncodedSources
+from service.runtime.score_session import Scored, ScoreSession
 from service.runtime.session import Candidates, EncoderSession, StepBinding
 from tests.conftest import sentences
-
-GREEDY = DecodeOptions(num_beams=1)
-SETTINGS = EngineSettings(num_workers=1, threads_per_worker=1, max_rows=8, max_queue_sentences=64)
-
-
-class Gate:
-    """Stands before every decoder step; lets one or all through."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tickets = threading.Semaphore(0)
-        self.arrived = threading.Semaphore(0)
-        self.is_open = False
-        original = StepBinding.run
-
-        def run(binding: StepBinding, *arguments: object) -> Candidates:
-            self.arrived.release()
-            if not self.is_open:
-                self.tickets.acquire()
-            return original(binding, *arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(StepBinding, "run", run)
-
-    def let_through(self) -> None:
-        self.tickets.release()
-
-    def open(self) -> None:
-        self.is_open = True
-        self.tickets.release(1000)
-
-
-class Answers:
-    """Collects answers by text and counts them."""
-
-    def __init__(self, expected: int) -> None:
-        self.expected, self.by_text, self.counts = expected, dict[int, TextAnswer](), Counter[int]()
-        self.complete = threading.Event()
-
-    def __call__(self, index: int, answer: TextAnswer) -> None:
-        self.by_text[index] = answer
-        self.counts[index] += 1
-        if len(self.by_text) == self.expected:
-            self.complete.set()
-
-    def wait(self) -> None:
-        assert self.complete.wait(30)
-        assert set(self.counts.values()) == {1}
-
-    def kinds(self) -> Counter[type]:
-        return Counter(type(answer) for answer in self.by_text.values())
-
-
-@pytest.fixture
-def load(nonsense_bundle: Path) -> Iterator[Callable[[], Translator]]:
-    loaded: list[Translator] = []
-
-    def make() -> Translator:
-        loaded.append(Translator.load(nonsense_bundle, SETTINGS))
-        return loaded[-1]
-
-    yield make
-    for translator in loaded:
-        translator.close()
-
-
-def long_texts(translator: Translator, count: int) -> list[str]:
-    """Texts that need several decoder steps, so that something can happen to them while they are decoded."""
-    texts = sentences(8 * count)
-    results = translator.translate(texts[:64], GREEDY)
-    long = [text for text, result in zip(texts, results, strict=False) if result.num_target_tokens > 3]
-    return (long * count)[:count]
-
-
-def assert_at_rest(translator: Translator) -> None:
-    """The census: nothing waits, nothing runs, and the next request succeeds."""
-    (result,) = translator.translate(["the red house"], GREEDY)
-    assert isinstance(result, TextResult)
-    engine = translator.engine
-    assert engine.queue.open_sentences == engine.queue.num_tokens == engine.queue.num_rows == 0
-    assert engine.queue.load.open_work == 0
-    assert engine.workers[0].batch.num_rows == engine.workers[0].batch.num_sentences == 0
+from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, Gate, assert_at_rest, long_texts
 
 
 def test_cancelling_frees_queued_and_decoding_rows_within_a_step(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     texts = long_texts(translator, 12)
@@ -119,7 +41,7 @@ def test_cancelling_frees_queued_and_decoding_rows_within_a_step(
 
 
 def test_deadlines_pass_in_the_queue_and_while_decoding(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     texts = long_texts(translator, 10)
@@ -144,7 +66,7 @@ def late_moment(translator: Translator) -> float:
 
 
 def test_a_row_that_gives_no_numbers_fails_alone(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     texts = sentences(6)
@@ -169,7 +91,7 @@ def test_a_row_that_gives_no_numbers_fails_alone(
 
 
 def test_a_failing_step_answers_everything_and_says_so(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
 
@@ -187,7 +109,7 @@ def test_a_failing_step_answers_everything_and_says_so(
         translator.submit(["the red house"], GREEDY, Answers(1))
 
 
-def test_a_failing_encoder_answers_everything(load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_encoder_answers_everything(load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what was taken from the queue, some have rows already when the encoder fails, and others never get any."""
     translator = load()
     original = EncoderSession.run
@@ -207,7 +129,7 @@ def test_a_failing_encoder_answers_everything(load: Callable[[], Translator], mo
 
 
 def test_a_text_that_cannot_be_put_together_is_still_answered(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
 
@@ -224,7 +146,7 @@ def test_a_text_that_cannot_be_put_together_is_still_answered(
 
 
 def test_draining_answers_what_was_taken_and_refuses_the_rest(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     gate = Gate(monkeypatch)
@@ -240,8 +162,71 @@ def test_draining_answers_what_was_taken_and_refuses_the_rest(
     assert answers.kinds() == {TextResult: 20}
 
 
+def test_draining_waits_for_given_translations_too(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    gate, scored = threading.Event(), threading.Event()
+    original = ScoreSession.run
+
+    def run(session: ScoreSession, *arguments: object) -> list[Scored]:
+        gate.wait(30)
+        return original(session, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ScoreSession, "run", run)
+    translator.submit_pairs([("the red house", "the")], 1.0, lambda *_: scored.set())
+    is_idle = translator.drain(timeout_s=0)
+    gate.set()
+    assert not is_idle
+    assert translator.drain(timeout_s=60)
+    assert scored.is_set()
+
+
+def test_closing_says_whether_a_step_outlasts_its_time(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    gate = Gate(monkeypatch)
+    answers = Answers(1)
+    translator.submit(["the red house"], GREEDY, answers)
+    gate.arrived.acquire()
+    assert translator.scorer.close()  # so that only the step can outlast it
+    is_closed = translator.close(timeout_s=0)
+    gate.open()
+    assert not is_closed
+    assert translator.close(timeout_s=60)
+    answers.wait()
+
+
+def test_who_interrupts_a_translation_frees_its_rows(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    texts = long_texts(translator, 12)
+    gate, tickets, submit = Gate(monkeypatch), list[Ticket](), translator.submit
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            gate.arrived.acquire()
+            raise KeyboardInterrupt
+
+    def note(*arguments: Any, **named: Any) -> Ticket:
+        tickets.append(submit(*arguments, **named))
+        return tickets[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(translator, "submit", note)
+        patched.setattr("service.engine.translator.threading", SimpleNamespace(Event=Interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            translator.translate(texts, GREEDY)
+    gate.open()
+    [ticket] = tickets
+    assert [sentence.cancelled for sentence in ticket.sentences] == [True] * 12
+    assert_at_rest(translator)
+
+
 def test_closing_answers_what_is_left_with_draining(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     gate = Gate(monkeypatch)
@@ -257,7 +242,7 @@ def test_closing_answers_what_is_left_with_draining(
 
 
 def test_a_full_queue_refuses_at_once_and_what_can_never_fit_is_invalid(
-    load: Callable[[], Translator], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = load()
     with pytest.raises(InvalidRequest, match="65 sentences are more than the 64"):
@@ -275,7 +260,31 @@ def test_a_full_queue_refuses_at_once_and_what_can_never_fit_is_invalid(
     assert_at_rest(translator)
 
 
-def test_beams_that_never_get_rows_are_refused(load: Callable[[], Translator]) -> None:
+def test_one_text_above_the_limit_of_the_queue_is_taken_while_nothing_waits(load: Callable[..., Translator]) -> None:
+    translator = load(max_queue_sentences=2)
+    text = "the mill. the river. the rain."
+    (result,) = translator.translate([text], GREEDY)
+    assert result.num_sentences == 3
+    with pytest.raises(InvalidRequest, match="4 sentences are more than the 2"):
+        translator.translate([text, "the mill."], GREEDY)
+
+
+@pytest.mark.parametrize(("more", "num_sentences"), [(-1, 1), (0, 2), (1, 2)])
+def test_a_sentence_as_long_as_the_model_takes_is_not_divided(
+    load: Callable[..., Translator], more: int, num_sentences: int
+) -> None:
+    """Its end token counts: with as many tokens of its own as the limit it is one too long."""
+    translator = load()
+    num_tokens = translator.info.max_source_tokens + more
+    text = " ".join(["the"] * num_tokens)
+    assert translator.count_tokens([text]) == [num_tokens]
+    (result,) = translator.translate([text], GREEDY)
+    assert (result.num_sentences, result.split) == (num_sentences, num_sentences > 1)
+    assert result.num_source_tokens == num_tokens + num_sentences
+    assert translator.engine.failure is None
+
+
+def test_beams_that_never_get_rows_are_refused(load: Callable[..., Translator]) -> None:
     with pytest.raises(InvalidRequest, match="num_beams: 9 is more than the 8 here"):
         load().translate(["the red house"], DecodeOptions(num_beams=9))
 
@@ -296,6 +305,6 @@ def test_no_row_is_reported_once_all_have_left(nonsense_bundle: Path, monkeypatc
 
 
 @pytest.mark.parametrize("field", ["max_length", "min_length"])
-def test_a_length_the_model_cannot_give_is_refused(load: Callable[[], Translator], field: str) -> None:
+def test_a_length_the_model_cannot_give_is_refused(load: Callable[..., Translator], field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"options.{field}: 25 is more than the model's 24 tokens"):
         load().translate(["the red house"], DecodeOptions(num_beams=1, **{field: 25}))

@@ -134,7 +134,7 @@ def test_promtool_finds_nothing_to_say(page: str) -> None:
 
 
 def test_texts_of_streams_that_wait_for_room_are_not_counted_as_refused(nonsense_bundle: Path) -> None:
-    """Streams are read more slowly instead; four wait here for a queue that holds four sentences."""
+    """Streams are read more slowly instead; four wait here for a queue that holds four sentences, some of three."""
     port = free_port()
     flags = ["--num-workers", "1", "--max-rows", "4", "--max-beams", "4", "--max-queue-sentences", "4"]
     flags += ["--bundle", str(nonsense_bundle), "--metrics-listen", f"127.0.0.1:{port}"]
@@ -143,10 +143,11 @@ def test_texts_of_streams_that_wait_for_room_are_not_counted_as_refused(nonsense
         def stream(number: int) -> int:
             with Client(server.address) as client:
                 texts = [f"the red house {number} {place}" for place in range(20)]
+                texts += ["the mill. the river. the rain."] * 4
                 return len(list(client.translate_stream(texts, source="en", target="fr")))
 
-        assert list(pool.map(stream, range(4))) == [20] * 4
+        assert list(pool.map(stream, range(4))) == [24] * 4
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
             shown = {family.name: family for family in text_string_to_metric_families(response.read().decode())}
     assert sum(sample.value for sample in shown["dragoman_rejected"].samples) == 0
-    assert max(sample.value for sample in shown["dragoman_texts"].samples) == 80
+    assert max(sample.value for sample in shown["dragoman_texts"].samples) == 96

@@ -65,6 +65,24 @@ def test_a_few_more_candidates_give_what_the_whole_vocabulary_gives(
             assert ids == [hypothesis.ids for hypothesis in search_beams(extend, END, SIZE, beams)]
 
 
+def test_the_longest_translation_with_a_penalty_says_how_many_candidates_there_must_be() -> None:
+    """Sentences of different age stand in one batch; those without a penalty need no more than the search."""
+    penalties = Penalties(END)
+    asked = [{"min_length": 5}, {}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 2}]
+    penalties.admit([DecodeOptions(num_beams=1, **options) for options in asked])  # type: ignore[arg-type]
+    for lengths, wanted in (
+        ([0, 0, 0, 0], 16),
+        ([3, 90, 40, 2], 48),
+        ([3, 90, 2, 40], 48),
+        ([40, 90, 3, 2], 48),
+        ([3, 90, 15, 2], 16),
+        ([3, 90, 16, 2], 32),
+    ):
+        assert penalties.num_more(np.array(lengths, np.int32)) == wanted
+    penalties.keep(np.array([False, True, False, False]))
+    assert penalties.num_more(np.array([90], np.int32)) == 0
+
+
 def test_no_ngram_twice_and_no_early_end() -> None:
     model = MadeUpModel(seed=3, remembers=False)
     plain, no_bigram, long = (

@@ -79,8 +79,8 @@ def extend() -> Extend:
     return lambda prefix, count: tuple(torch.from_numpy(babble(prefix)).topk(count))  # type: ignore[return-value]
 
 
-def run(search: Search, max_length: int, source: tuple[int, ...]) -> list[Found]:
-    options = DecodeOptions(num_beams=search.num_beams)
+def run(search: Search, max_length: int, source: tuple[int, ...], length_penalty: float = 1.0) -> list[Found]:
+    options = DecodeOptions(num_beams=search.num_beams, length_penalty=length_penalty)
     search.admit([options], [max_length], [source])
     prefixes: list[list[int]] = [[] for _ in range(search.num_beams)]
     while True:
@@ -102,9 +102,10 @@ def test_greedy_search_stops_where_the_definition_says() -> None:
 
 
 @pytest.mark.parametrize("beams", [2, 4])
-def test_beam_search_stops_where_the_definition_says(beams: int) -> None:
-    found = run(BeamSearch(beams, END, SIZE), 150, PLAIN)
-    wanted = search_beams(extend(), END, 150, beams, source=PLAIN)
+@pytest.mark.parametrize("length_penalty", [0.6, 1.0, 2.0])
+def test_beam_search_stops_where_the_definition_says(beams: int, length_penalty: float) -> None:
+    found = run(BeamSearch(beams, END, SIZE), 150, PLAIN, length_penalty)
+    wanted = search_beams(extend(), END, 150, beams, length_penalty, PLAIN)
     assert [list(f.ids) for f in found] == [w.ids for w in wanted]
     assert [f.score for f in found] == pytest.approx([w.score for w in wanted], abs=1e-4)
     assert max(len(f.ids) for f in found) <= 16

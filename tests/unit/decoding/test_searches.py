@@ -105,14 +105,15 @@ def test_a_finished_hypothesis_must_stand_among_the_best_beams() -> None:
     assert search.finished == [[]]
 
 
-def test_only_the_sentence_with_numbers_that_are_none_fails() -> None:
-    for search in (GreedySearch(END, SIZE), BeamSearch(2, END, SIZE)):
-        beams = search.num_beams
-        search.admit([DecodeOptions(num_beams=beams)] * 2, [SIZE, SIZE])
-        ids = np.tile(np.arange(5, 5 + search.num_candidates), (2, beams, 1))
-        values = np.full(ids.shape, -1.0, np.float32)
-        values[1] = np.nan
-        assert search.advance(ids, values).failed.tolist() == [False, True]
+@pytest.mark.parametrize(("beams", "poisoned"), [(1, [0]), (2, [0, 1]), (4, [0]), (4, [1]), (4, [3])])
+def test_only_the_sentence_with_numbers_that_are_none_fails(beams: int, poisoned: list[int]) -> None:
+    """Be it all of its beams or one of them."""
+    search: Search = GreedySearch(END, SIZE) if beams == 1 else BeamSearch(beams, END, SIZE)
+    search.admit([DecodeOptions(num_beams=beams)] * 2, [SIZE, SIZE])
+    ids = np.tile(np.arange(5, 5 + search.num_candidates), (2, beams, 1))
+    values = np.full(ids.shape, -1.0, np.float32)
+    values[1, poisoned] = np.nan
+    assert search.advance(ids, values).failed.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ class ScriptedTranslator:
         deadline: float | None = None,
         alignment: bool = False,
         watch: SubmissionWatch | None = None,
+        is_counted: bool = True,
     ) -> ScriptedTicket:
         if watch:
             watch.counted(sum(map(len, texts)))
@@ -93,8 +94,7 @@ class ScriptedTranslator:
             raise self.refusal
         self.submitters.append(threading.current_thread().name)
         self.submissions.append((list(texts), options, priority, deadline))
-        self.is_aligned = alignment
-        is_cancelled = threading.Event()
+        self.is_aligned, is_cancelled = alignment, threading.Event()
 
         def answer() -> None:
             self.gate.wait()

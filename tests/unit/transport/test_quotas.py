@@ -1,7 +1,10 @@
 """What one client may have open: calls, tokens; and that others do not feel it."""
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -91,6 +94,32 @@ def test_a_stream_gives_back_what_each_text_took(clients: str):
         assert [response.result.translation.text for response in responses] == ["XX"] * 6
 
     with_server(check, security=SecurityOptions(clients=clients))
+
+
+def test_a_text_of_a_stream_that_waits_for_its_own_client_is_not_counted_as_refused():
+    """The stream is read more slowly instead; what can never be taken is refused, and counted."""
+
+    async def check(server: Running) -> None:
+        async def texts() -> AsyncIterator[pb.TranslateStreamRequest]:
+            yield pb.TranslateStreamRequest(config=pb.StreamConfig(source_language="en", target_language="fr"))
+            for text in ("aa", "bb", "cccc"):
+                yield pb.TranslateStreamRequest(text=pb.StreamText(id=text, text=text))
+
+        def submit(texts: list[str], *arguments: Any, **named: Any) -> Any:
+            tries[texts[0]] += 1
+            if tries["bb"] == 2:
+                server.translator.gate.set()
+            return answered(texts, *arguments, **named)
+
+        tries, answered = Counter[str](), server.translator.submit
+        server.translator.submit = submit  # type: ignore[method-assign,assignment]
+        server.translator.gate.clear()
+        call = server.stub.TranslateStream(texts())
+        found = {response.id: response.result.WhichOneof("outcome") async for response in call}
+        assert found == {"aa": "translation", "bb": "translation", "cccc": "error"}
+        assert server.sample("dragoman_rejected_total", reason="client_tokens") == 1
+
+    with_server(check, security=SecurityOptions(max_client_tokens=3))
 
 
 def test_what_was_refused_or_cancelled_is_given_back():

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,7 +15,7 @@ from service.errors import Overloaded
 from service.transport.submission import Submitter
 from service.transport.validation import Settings
 from tests.unit.transport.running_server import Running, request, with_server
-from tests.unit.transport.scripted_translator import ScriptedTranslator
+from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
 
 LARGEST = 1_000_000
 SETTINGS = Settings("en", "fr", "", DecodeOptions(), Priority.INTERACTIVE, False, False)
@@ -117,6 +118,23 @@ def test_texts_whose_caller_has_left_count_until_a_thread_has_come_to_them():
         assert translator.num_begun == 2, "nobody waited for the second text any more"
 
     assert set(submitting(check)) == {"texts"}
+
+
+@pytest.mark.parametrize("length", [5, 50_001])
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_who_waits_for_room_says_so_at_every_step(length: int, is_counted: bool):
+    """Before the text is divided and after, on the event loop and on a thread."""
+    asked: list[bool] = []
+    translator = Mock(
+        info=model_info(),
+        check=lambda options, priority, deadline, is_counted: asked.append(is_counted),
+        submit=lambda *_, is_counted, **named: asked.append(is_counted),
+    )
+    submitter = Submitter(LARGEST, Mock())
+    work = submitter.submit(translator, ["x" * length], SETTINGS, lambda *_: None, None, is_counted=is_counted)
+    asyncio.run(work)  # type: ignore[arg-type]
+    submitter.close()
+    assert asked == [is_counted] * 2
 
 
 def test_a_long_text_does_not_hold_up_a_shorter_one():
