@@ -60,15 +60,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.alternatives > 1:
         options.parser.error("--alternatives: one translation a line is scored")
     decode_options = read_decode_options(options)
-    if (
-        options.output
-        and options.output.exists()
-        and any(options.output.samefile(file) for file in (options.source, *options.reference))
-    ):
-        options.parser.error("--output is --source or --reference: it would be overwritten")
-    if options.output:
-        with _told(options.output), options.output.open("a"):
-            pass  # that it cannot be written is told before the work, and what is there stays until it is done
+    _check_output(options)
     with open_lines(options, options.source_language, options.to) as lines:
         started = time.monotonic()
         hypotheses, num_tokens = [], 0
@@ -95,6 +87,17 @@ def evaluate(options: argparse.Namespace) -> int:
     text = json.dumps(found) if options.json else "\n".join(f"{key}: {value}" for key, value in found.items())
     sys.stdout.write(text + "\n")
     return DONE
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """That it cannot be written is told before the work, and what is there stays until it is done."""
+    if not options.output:
+        return
+    inputs = (options.source, *options.reference)
+    if options.output.exists() and any(options.output.samefile(file) for file in inputs):
+        options.parser.error("--output is --source or --reference: it would be overwritten")
+    with _told(options.output), options.output.open("a"):
+        pass
 
 
 def _read_both(options: argparse.Namespace) -> tuple[list[str], list[str]]:

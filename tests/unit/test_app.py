@@ -1,81 +1,25 @@
 """The life of the service: begin, serve, drain, end, and every way it can go wrong; with scripted translators."""
 
 import asyncio
-import gc
 import json
-import logging
 import os
 import signal
 import socket
 import threading
 import urllib.error
 import urllib.request
-import weakref
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from service.app import Application, bundle_paths
-from service.config import ServiceConfig
 from service.errors import BundleError, ConfigurationError
 from service.pb import translation_pb2_grpc as pb_grpc
+from service.transport.tracing import SilentTracer
+from tests.unit.served_application import Facts, config, serve
 from tests.unit.transport.running_server import request
 from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
-
-
-class Facts(logging.Handler):
-    """Log records as they come, so that a test can wait for one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, dict[str, object]] = {}
-        self.arrived = asyncio.Condition()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.found[record.getMessage()] = getattr(record, "facts", {})
-
-    async def wait(self, message: str) -> dict[str, object]:
-        while message not in self.found:
-            await asyncio.sleep(0.005)
-        return self.found[message]
-
-
-@pytest.fixture
-def facts() -> Iterator[Facts]:
-    handler = Facts()
-    logger = logging.getLogger("dragoman")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield handler
-    logger.removeHandler(handler)
-
-
-def config(tmp_path: Path, **fields: object) -> ServiceConfig:
-    values = {
-        "listen": "127.0.0.1:0",
-        "metrics_listen": "127.0.0.1:0",
-        "bundle": (str(tmp_path),),
-        "admit_grace_s": 0.0,
-    }
-    return ServiceConfig(**(values | fields))
-
-
-def serve(
-    app: Application, facts: Facts, meanwhile: Callable[[dict[str, object]], Awaitable[None]] | None = None
-) -> int:
-    """Runs the application, does something once it serves, sends SIGTERM, and returns the exit code."""
-
-    async def run() -> int:
-        running = asyncio.create_task(app.run())
-        found = await facts.wait("serving")
-        if meanwhile:
-            await meanwhile(found)
-        os.kill(os.getpid(), signal.SIGTERM)
-        return await asyncio.wait_for(running, 10)
-
-    return asyncio.run(run())
 
 
 def http_status(port: object, page: str) -> int:
@@ -169,6 +113,41 @@ def test_a_failed_engine_ends_the_process(tmp_path: Path, facts: Facts):
     assert asyncio.run(run()) == 1
 
 
+def test_a_stuck_engine_is_not_waited_for(tmp_path: Path, facts: Facts):
+    """Its step would outlast any grace."""
+    translator = ScriptedTranslator()
+    translator.gate.clear()
+    translator.turns = lambda: [1.0] * translator.submitted.is_set()  # type: ignore[method-assign]  # since that second
+    limits = {"max_step_s": 0.05, "max_stuck_s": 0.1, "drain_grace_s": 3600.0}
+
+    async def run() -> int:
+        running = asyncio.create_task(Application(config(tmp_path, **limits), lambda *_: translator).run())
+        port = (await facts.wait("serving"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = pb_grpc.TranslationServiceStub(channel).Translate(request("a"), timeout=10)
+            codes.append(await call.code())
+        translator.gate.set()
+        return await running
+
+    codes: list[grpc.StatusCode] = []
+    assert asyncio.run(run()) == 1
+    assert codes == [grpc.StatusCode.UNAVAILABLE]
+    assert "an engine is stuck" in facts.found
+
+
+def test_the_last_traces_are_sent(tmp_path: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch):
+    is_closed = threading.Event()
+    tracer = SilentTracer()
+    tracer.close = is_closed.set  # type: ignore[method-assign]
+    monkeypatch.setattr("service.app.open_tracer", lambda *_: tracer)
+    ended: list[tuple[int, bool]] = []
+    app = Application(
+        config(tmp_path), lambda *_: ScriptedTranslator(), lambda code: ended.append((code, is_closed.is_set()))
+    )
+    assert serve(app, facts) == 0
+    assert ended == [(0, True)], "nothing runs after the process has ended"
+
+
 def test_a_signal_while_loading_is_obeyed(tmp_path: Path, facts: Facts):
     gate = threading.Event()
 
@@ -201,28 +180,6 @@ def test_a_port_that_is_busy_at_one_address_of_a_name_is_busy(tmp_path: Path, fa
         app = Application(config(tmp_path, listen=listen), lambda *_: ScriptedTranslator())
         assert asyncio.run(app.run()) == 1
     assert any(listen in message for message in facts.found)
-
-
-def test_the_collector_passes_over_models_that_serve_and_frees_those_that_do_not(tmp_path: Path, facts: Facts):
-    loaded: list[weakref.ref[ScriptedTranslator]] = []
-
-    def load(*_: object) -> ScriptedTranslator:
-        translator = ScriptedTranslator()
-        translator.itself = translator  # a cycle: reference counts alone never free it
-        loaded.append(weakref.ref(translator))
-        return translator
-
-    async def use(_: dict[str, object]) -> None:
-        looked_at = gc.get_objects()
-        assert not any(item is loaded[0]() for item in looked_at)
-        del looked_at
-        (tmp_path / "changed").touch()
-        os.kill(os.getpid(), signal.SIGHUP)
-        await facts.wait("retired")
-        assert [ref() is None for ref in loaded] == [True, False]
-
-    assert serve(Application(config(tmp_path), load), facts, use) == 0
-    assert gc.get_freeze_count() == 0
 
 
 def test_two_models_for_one_pair_are_refused(tmp_path: Path, facts: Facts):

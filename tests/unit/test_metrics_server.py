@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.metrics_server import MetricsServer
+from service.metrics_server import MetricsServer, _Handler
 
 
 @pytest.fixture
@@ -70,6 +70,13 @@ def test_a_page_that_fails_is_logged(caplog: pytest.LogCaptureFixture):
         assert client.recv(10) == b""
     failing.stop()
     assert [(name, level) for name, level, _ in caplog.record_tuples] == [("dragoman.metrics", logging.ERROR)]
+
+
+def test_a_client_that_says_nothing_is_left(server: MetricsServer, monkeypatch: pytest.MonkeyPatch):
+    assert _Handler.timeout == 10, "each holds a thread and a file descriptor"
+    monkeypatch.setattr(_Handler, "timeout", 0.1)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        assert client.recv(10) == b""
 
 
 def test_it_listens_on_ipv6_too():

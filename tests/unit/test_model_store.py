@@ -1,5 +1,6 @@
 """Bundles that come, change and go while models are served; with scripted translators."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ class Folder:
 
     def __init__(self, path: Path, **settings: object) -> None:
         self.path, self.metrics, self.loaded_from = path, Metrics(), list[Path]()
+        self.translators: list[ScriptedTranslator] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self.store = ModelStore(ServiceConfig(models_folder=str(path), **settings), self.metrics, self.load)
 
     def write(self, bundle: str, line: str) -> None:
@@ -30,7 +33,9 @@ class Folder:
         if len(words) != 3:
             raise BundleError("damaged")
         observer.cache_bytes(100)
-        return ScriptedTranslator(model_info(words[1], words[2], words[0]))
+        self.meanwhile()
+        self.translators.append(ScriptedTranslator(model_info(words[1], words[2], words[0])))
+        return self.translators[-1]
 
     def sample(self, metric: str, /, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(metric, labels)
@@ -86,11 +91,38 @@ def test_a_change_replaces_and_damage_does_not(folder: Folder) -> None:
     assert folder.sample("dragoman_model_info", name="first", **labels) is None
 
 
+def test_what_changes_while_it_is_loaded_is_loaded_again(folder: Folder) -> None:
+    folder.store.load_all()
+
+    def change() -> None:
+        folder.meanwhile = lambda: None
+        folder.write("b", "latest en de")
+
+    folder.meanwhile = change
+    folder.write("b", "second en de")
+    assert names(folder.store.refresh(is_asked=True)) == ["first", "second"]
+    assert names(folder.store.refresh(is_asked=True)) == ["first", "latest"]
+    assert names(folder.store.refresh(is_asked=True)) == ["first", "latest"]
+    assert len(folder.loaded_from) == 3
+
+
+def test_a_version_like_the_one_before_is_stated(folder: Folder) -> None:
+    """The labels of the old one, which go with it, are its own too."""
+    folder.store.load_all()
+    folder.write("a", "first  en  fr")
+    assert len(folder.store.refresh(is_asked=True).retired) == 1
+    [line] = [line for line in folder.metrics.render().splitlines() if line.startswith(b"dragoman_model_info{")]
+    assert line.endswith(b" 1.0")
+    assert b'name="first"' in line
+
+
 def test_two_for_the_same_pair_are_not_served_until_the_first_has_gone(folder: Folder) -> None:
     folder.store.load_all()
     folder.write("b", "rival en fr")
     change = folder.store.refresh(is_asked=True)
     assert (names(change), change.num_failed) == (["first"], 1)
+    assert [translator._closed for translator in folder.translators] == [False, True], "nobody will use the rival"
+    assert folder.sample("dragoman_cache_bytes") == 100
     (folder.path / "a" / "manifest.json").unlink()
     folder.store.refresh(is_asked=False)
     assert names(folder.store.refresh(is_asked=False)) == ["rival"]

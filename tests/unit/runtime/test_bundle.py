@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from unittest import mock
 import onnx
 import pytest
 
+from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import BundleError
@@ -269,11 +271,43 @@ def test_garbage_with_the_right_checksum_is_no_graph(bundle: Path) -> None:
         Translator.load(bundle, SETTINGS)
 
 
-def test_altered_weights_do_not_say_the_golden_translations(bundle: Path) -> None:
-    golden = {"precision": "cpu-int8", "source": "the red house", "num_beams": 1, "ids": [5, 6, 7, 2]}
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[Translator]:
+    """Translators that were closed."""
+    found: list[Translator] = []
+    close = Translator.close
+    monkeypatch.setattr(Translator, "close", lambda self, *given: (found.append(self), close(self, *given))[1])
+    return found
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_altered_weights_do_not_say_the_golden_translations(bundle: Path, closed: list[Translator], place: int) -> None:
+    translator = Translator.load(bundle, SETTINGS)
+    source = "the red house"
+    ids = list(translator.translate([source], DecodeOptions(num_beams=1))[0].alternatives[0].token_ids)
+    translator.close()
+    golden = {"precision": translator.info.precision, "source": source, "num_beams": 1, "ids": ids}
+    change_manifest(bundle, lambda values: values.update(golden=[golden]))
+    Translator.load(bundle, SETTINGS).close()
+    ids[place] += 1
     change_manifest(bundle, lambda values: values.update(golden=[golden]))
     with pytest.raises(BundleError, match="golden translation 'the red house'"):
         Translator.load(bundle, SETTINGS)
+    assert len(set(closed)) == 3, "its threads would run on"
+
+
+def test_a_loaded_bundle_leaves_no_copy(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    Translator.load(Path(archive), SETTINGS).close()
+    assert list(place.iterdir()) == []
+    change_manifest(bundle, lambda values: values["shape"].update(vocab_size=317))
+    shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
+    with pytest.raises(BundleError, match="318 pieces"):
+        Translator.load(Path(archive), SETTINGS)
+    assert list(place.iterdir()) == []
 
 
 def test_a_precision_that_is_not_there_is_named_with_those_that_are(bundle: Path) -> None:

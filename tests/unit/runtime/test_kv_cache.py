@@ -94,11 +94,12 @@ def test_chosen_sources_are_stored_where_they_are_wanted(places: list[int]) -> N
 def test_the_last_shapes_stay_bound_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     held = cache()
     monkeypatch.setattr(session, "BoundShape", Mock(side_effect=lambda *_: Mock()))
-    binding = StepBinding(Mock(), held)
-    shapes = [binding.bound(num_rows, 1, 2) for num_rows in range(MAX_SHAPES + 5)]
+    decoder = Mock()
+    binding = StepBinding(decoder, held)
+    shapes = [binding.bound(decoder, num_rows, 1, 2) for num_rows in range(MAX_SHAPES + 5)]
     assert len(binding.shapes) == MAX_SHAPES
-    assert [binding.bound(5 + number, 1, 2) for number in range(MAX_SHAPES)] == shapes[5:]
+    assert [binding.bound(decoder, 5 + number, 1, 2) for number in range(MAX_SHAPES)] == shapes[5:]
     held.reserve_target(FIRST_CAPACITY + 1, 1)
-    again = binding.bound(MAX_SHAPES, 1, 2)
+    again = binding.bound(decoder, MAX_SHAPES, 1, 2)
     assert again is not shapes[MAX_SHAPES], "it was bound to memory that is not used any more"
     assert len(binding.shapes) == 1

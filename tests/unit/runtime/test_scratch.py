@@ -1,5 +1,6 @@
 """Folders for copies: gone after use, after a kill with the next process, and never taken from whoever uses one."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -92,6 +93,17 @@ def test_what_only_looks_like_one_stays(place: Path):
     ScratchFolder().close()
     assert new.is_dir()
     assert (target / LOCK).exists()
+
+
+def test_what_is_somebody_elses_stays(place: Path, monkeypatch: pytest.MonkeyPatch):
+    with another_process(place, "os._exit(0)") as process:
+        process.kill()
+    with monkeypatch.context() as somebody:
+        somebody.setattr(os, "getuid", lambda: place.stat().st_uid + 1)
+        ScratchFolder().close()
+    assert len(list(place.iterdir())) == 1
+    ScratchFolder().close()
+    assert list(place.iterdir()) == []
 
 
 def test_where_none_can_be_made_it_is_an_os_error(monkeypatch: pytest.MonkeyPatch):

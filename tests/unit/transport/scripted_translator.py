@@ -50,7 +50,7 @@ class ScriptedTranslator:
     Attributes:
         answers: text -> what it is answered with. refusal: what submit() raises. gate: answers wait until it is set.
         submissions: (texts, options, priority, deadline) of every call of submit(). submitters: the names
-            of their threads. submitted, cancelled: set when that has happened.
+            of their threads, and of those of submit_pairs(). submitted, cancelled: set when that has happened.
     """
 
     def __init__(self, info: ModelInfo | None = None) -> None:
@@ -132,6 +132,7 @@ class ScriptedTranslator:
             watch.counted(sum(len(source) for source, _ in pairs))
         if self.refusal is not None:
             raise self.refusal
+        self.submitters.append(threading.current_thread().name)
         self.pair_submissions.append((list(pairs), priority, deadline))
         links = (AlignmentLink(0, 1, 2, 3, 0.5),)
 

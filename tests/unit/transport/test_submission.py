@@ -10,12 +10,13 @@ import pytest
 
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority
-from service.engine.translator import Ticket
 from service.errors import Overloaded
+from service.pb import translation_pb2 as pb
 from service.transport.submission import Submitter
 from service.transport.validation import Settings
 from tests.unit.transport.running_server import Running, request, with_server
-from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
+from tests.unit.transport.scripted_translator import ScriptedTicket, ScriptedTranslator, model_info
+from tests.unit.transport.test_score import score_request
 
 LARGEST = 1_000_000
 SETTINGS = Settings("en", "fr", "", DecodeOptions(), Priority.INTERACTIVE, False, False)
@@ -40,6 +41,16 @@ def test_what_takes_long_to_submit_leaves_the_event_loop_free(texts: list[str]):
     with_server(check)
 
 
+def test_given_translations_cost_as_much_as_texts():
+    async def check(server: Running) -> None:
+        pair = pb.ScorePair(source="", target="x" * 5_000)
+        await server.stub.Score(score_request(pairs=[pair]))
+        await server.stub.Score(score_request("short"))
+        assert [name.split("-")[0] for name in server.translator.submitters] == ["submit", "MainThread"]
+
+    with_server(check)
+
+
 class SlowTranslator(ScriptedTranslator):
     """Its submit() waits at a gate."""
 
@@ -51,17 +62,20 @@ class SlowTranslator(ScriptedTranslator):
     def submit(self, *arguments: Any, **named: Any) -> Any:
         self.num_begun += 1
         self.submit_gate.wait(10)
-        return Ticket([])
+        return ScriptedTicket(self.cancelled.set)
 
 
-def submitting(check: Callable[[Callable[[int], "asyncio.Task[Any]"], SlowTranslator], Awaitable[None]]) -> list[str]:
+def submitting(
+    check: Callable[[Callable[[int], "asyncio.Task[Any]"], SlowTranslator], Awaitable[None]], is_counted: bool = True
+) -> list[str]:
     """Runs ``check`` with what submits a text of N characters; returns the refusals that were counted."""
     refusals: list[str] = []
     translator = SlowTranslator()
     submitter = Submitter(LARGEST, refusals.append)
 
     def begin(length: int) -> "asyncio.Task[Any]":
-        work = submitter.submit(translator, ["x" * length], SETTINGS, lambda *_: None, None)  # type: ignore[arg-type]
+        model: Any = translator
+        work = submitter.submit(model, ["x" * length], SETTINGS, lambda *_: None, None, is_counted)
         return asyncio.create_task(work)
 
     async def run() -> None:
@@ -87,6 +101,34 @@ def test_more_than_threads_can_divide_soon_is_refused():
         await begin(400_000)
 
     assert submitting(check) == ["texts"]
+
+
+def test_a_text_that_waits_for_room_was_not_refused():
+    """Streams wait: they do not count."""
+
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        first = begin(1_900_000)
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await begin(400_000)
+        translator.submit_gate.set()
+        await first
+
+    assert submitting(check, is_counted=False) == []
+
+
+def test_a_caller_who_leaves_while_a_thread_submits_frees_what_comes_of_it():
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        task = begin(5_000)
+        while not translator.num_begun:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not translator.cancelled.is_set(), "there is nothing to cancel yet"
+        translator.submit_gate.set()
+        assert await asyncio.to_thread(translator.cancelled.wait, 5)
+
+    assert submitting(check) == []
 
 
 def test_the_largest_request_is_taken_while_no_other_waits():

@@ -1,0 +1,108 @@
+"""What the client sends with its calls, what it makes of refusals, and what it leaves behind."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.client import Client, ServiceError
+from service.connection import AUTHORIZATION, Connection, _Bearer
+from service.decoding.options import DecodeOptions
+from service.errors import ConfigurationError, Overloaded
+from tests.unit.transport.running_server import Running, running_on_thread
+
+EN_FR: dict[str, Any] = {"source": "en", "target": "fr"}
+TIMEOUT_S = 20
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with running_on_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[Client]:
+    with Client(server.address, timeout_s=TIMEOUT_S) as found:
+        yield found
+
+
+def test_every_option_arrives(server: Running, client: Client):
+    options = DecodeOptions(
+        num_beams=3,
+        num_alternatives=2,
+        length_penalty=0.6,
+        max_length=9,
+        no_repeat_ngram_size=3,
+        repetition_penalty=1.5,
+        min_length=2,
+    )
+    same = [field.name for field in fields(options) if getattr(options, field.name) == field.default]
+    assert same == [], "what is not sent would not be missed"
+    client.translate(["a"], options=options, **EN_FR)
+    list(client.translate_stream(["a"], options=options, **EN_FR))
+    list(client.stream([("1", "a")], options=options, **EN_FR))
+    assert [sent for _, sent, *_ in server.translator.submissions] == [options] * 3
+
+
+def test_calls_have_a_deadline_and_streams_have_none(server: Running, client: Client):
+    client.translate(["a"], **EN_FR)
+    client.score([("a", "b")], **EN_FR)
+    list(client.translate_stream(["a"], **EN_FR))
+    [(*_, of_translate), (*_, of_stream)] = server.translator.submissions
+    [(*_, of_score)] = server.translator.pair_submissions
+    assert of_stream is None
+    for deadline in (of_translate, of_score):
+        assert deadline is not None
+        assert time.monotonic() < deadline < time.monotonic() + 2 * TIMEOUT_S  # it travels rounded up
+
+
+def test_a_refusal_says_when_to_come_back_in_seconds(server: Running, client: Client):
+    server.translator.refusal = Overloaded("the queue is full", 2.5)
+    with pytest.raises(ServiceError) as refused:
+        client.translate(["a"], **EN_FR)
+    assert refused.value.retry_after_s == 2.5
+    server.translator.refusal = None
+    with pytest.raises(ServiceError) as wrong:
+        client.translate([], **EN_FR)
+    assert wrong.value.retry_after_s is None
+
+
+def test_a_stream_left_early_lets_go_of_the_thread_that_read_its_texts(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """It waits for the place of a text that nobody takes the result of."""
+    monkeypatch.setattr("service.client.MAX_OPEN_TEXTS", 1)
+    readers: list[threading.Thread] = []
+
+    def texts() -> Iterator[str]:
+        while True:
+            readers.append(threading.current_thread())
+            yield "a"
+
+    results = client.translate_stream(texts(), **EN_FR)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    readers[0].join(10)
+    assert not readers[0].is_alive()
+
+
+def test_a_token_that_cannot_be_read_fails_the_call_and_says_why(tmp_path: Path):
+    file = tmp_path / "token"
+    connection = Connection("localhost:1", token_file=file)
+    told: list[tuple[object, Exception | None]] = []
+    bearer: Any = _Bearer(connection._token)
+    file.write_text("a-token\n")
+    bearer(None, lambda *said: told.append(said))
+    file.write_text("\n")
+    bearer(None, lambda *said: told.append(said))
+    file.unlink()
+    bearer(None, lambda *said: told.append(said))
+    (good, empty, missing) = told
+    assert good == (((AUTHORIZATION, "Bearer a-token"),), None)
+    for (metadata, error), reason in ((empty, "holds no token"), (missing, "cannot read")):
+        assert metadata == ()
+        assert isinstance(error, ConfigurationError)
+        assert reason in str(error)
