@@ -91,9 +91,9 @@ def test_steps_are_padded_and_nothing_is_allocated_while_serving(on_device: Tran
     seen: set[tuple[int, int]] = set()
     original = DeviceStep.run
 
-    def watch(step: DeviceStep, inputs: object, num_sentences: int) -> object:
+    def watch(step: DeviceStep, *arguments: object) -> object:
         before = len(step.buckets)
-        result = original(step, inputs, num_sentences)  # type: ignore[arg-type]
+        result = original(step, *arguments)  # type: ignore[arg-type]
         seen.add((len(step.buckets) - before, step.bucket))
         return result
 
@@ -110,10 +110,10 @@ def test_a_step_can_be_run_twice(on_device: Translator, monkeypatch: pytest.Monk
     wanted = without_timings(on_device.translate(TEXTS[:6], OPTIONS[1]))
     original = DeviceStep.run
 
-    def twice(step: DeviceStep, inputs: object, num_sentences: int) -> object:
-        first = original(step, inputs, num_sentences)  # type: ignore[arg-type]
+    def twice(step: DeviceStep, *arguments: object) -> object:
+        first = original(step, *arguments)  # type: ignore[arg-type]
         kept = np.array(first.log_probabilities)
-        second = original(step, inputs, num_sentences)  # type: ignore[arg-type]
+        second = original(step, *arguments)  # type: ignore[arg-type]
         assert (second.log_probabilities == kept).all()
         return second
 
