@@ -102,7 +102,7 @@ class RunFolder:
         elif newest is not None:
             self.check_vocabulary(config, newest)
             if not path.exists():
-                write_whole(path, (newest / VOCABULARY).read_bytes())
+                write_whole(path, vocabulary_of(newest))
         if not path.exists():
             origin = origin_of(config)
             first = config.run.initial_checkpoint
@@ -120,7 +120,7 @@ class RunFolder:
         path, was, origin = self.path / VOCABULARY, self._origin(), origin_of(config)
         if path.exists() and was is not None and was != origin and _INITIAL not in was | origin:
             raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
-        if path.exists() and path.read_bytes() != (newest / VOCABULARY).read_bytes():
+        if path.exists() and path.read_bytes() != vocabulary_of(newest):
             raise TrainingConfigError(f"{path} is not the vocabulary of {newest}: copy that one over it")
 
     def check_resume(self, config: TrainingConfig) -> Path | None:
@@ -159,6 +159,14 @@ def origin_of(config: TrainingConfig) -> dict[str, Any]:
         return options
     path = Path(config.vocabulary.model)
     return {"model": f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else f"no file {path}"}
+
+
+def vocabulary_of(folder: Path) -> bytes:
+    """The vocabulary's file of a checkpoint. Raises CheckpointError where it cannot be read."""
+    try:
+        return (folder / VOCABULARY).read_bytes()
+    except OSError as error:
+        raise checkpoint.CheckpointError(f"{folder / VOCABULARY} cannot be read: {error.strerror}") from None
 
 
 def read_vocabulary(path: Path) -> Tokenizer:

@@ -88,6 +88,14 @@ def test_a_vocabulary_that_is_not_the_checkpoints_is_refused(
         Trainer(right)
 
 
+def test_a_checkpoint_without_a_vocabulary_is_named(right: TrainingConfig) -> None:
+    (begun(right).folder.latest / "vocabulary.spm").unlink()
+    with pytest.raises(CheckpointError, match=r"latest/vocabulary\.spm cannot be read: No such file"):
+        Trainer(right)
+    with pytest.raises(CheckpointError, match=r"latest/vocabulary\.spm"):
+        RunFolder(Path(right.run.folder)).check_resume(right)
+
+
 def test_a_damaged_vocabulary_is_named(right: TrainingConfig) -> None:
     trainer = begun(right)
     for folder in (trainer.folder.path, trainer.folder.latest):
