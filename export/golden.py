@@ -41,11 +41,7 @@ def extend_with_penalties(
 def single_sentences(texts: Sequence[str], tokenizer: Tokenizer, language: str, max_tokens: int) -> list[str]:
     """Those of ``texts`` that the service takes for one sentence, of at most ``max_tokens``, with nothing around it: of
     others a bundle cannot say what the service will answer."""
-
-    def count_tokens(pieces: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer.encode(pieces)]
-
-    splitter = TextSplitter(language, max_tokens, count_tokens)
+    splitter = TextSplitter(language, max_tokens, tokenizer.encode)
     return [text for text in texts if splitter.split(text).sentences == (text,)]
 
 

@@ -105,12 +105,9 @@ class Translator:
                     "than the manifest says: the graphs are not what was exported, or this machine computes differently"
                 )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in self.tokenizer.encode(texts)]
-
     def splitter(self, languages: LanguageChoice) -> TextSplitter:
         code, room = languages.source.code, self.info.max_source_tokens - 1 - len(languages.prefix)
-        return self.splitters.setdefault(f"{code} {room}", TextSplitter(code, room, self.count_tokens))
+        return self.splitters.setdefault(f"{code} {room}", TextSplitter(code, room, self.tokenizer.encode))
 
     def submit(
         self,
@@ -228,7 +225,7 @@ class Translator:
         priority: Priority,
         deadline: float | None,
     ) -> list[Sentence]:
-        encoded = [[*languages.prefix, *ids] for ids in self.tokenizer.encode(text.split.sentences)]
+        encoded = [[*languages.prefix, *ids] for ids in text.split.tokens]
         text.num_source_tokens = sum(map(len, encoded)) + len(encoded)  # end tokens counted
         return [
             Sentence(

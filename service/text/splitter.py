@@ -1,6 +1,6 @@
 """A text to the sentences that are translated, and their translations back into the text's layout.
 
-Knows: what of a text is translated and what is layout. Does not know: tokens (it asks how many), the model.
+Knows: what of a text is translated and what is layout. Does not know: how tokens are made (it asks), the model.
 
 What is layout, and comes back as it was: line breaks, indentation, every space around a sentence, bullets and quotation
 marks of mail (``- ``, ``> ``) at the start of a line, zero-width and control characters around a sentence, and every
@@ -12,9 +12,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 
 from service.text.cuts import cut_long
 from service.text.sentences import Span, sentence_spans, trim
+
+Tokens = Sequence[int]
+"""Ids of a sentence's tokens, without start and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class SplitText:
         sentences: what is translated; no whitespace around them, never empty, none above the splitter's max_tokens.
         gaps: the text before, between and after them; one more than there are sentences.
         was_cut: at least one sentence was longer than max_tokens and was cut at the best place inside it.
+        tokens: of each sentence, as they were counted.
 
     Example: ``"  Hi there. Bye.\\n"`` has sentences ``("Hi there.", "Bye.")`` and gaps ``("  ", " ", "\\n")``.
     """
@@ -32,6 +37,7 @@ class SplitText:
     sentences: tuple[str, ...]
     gaps: tuple[str, ...]
     was_cut: bool
+    tokens: tuple[Tokens, ...] = ()
 
     def join(self, translations: Sequence[str]) -> str:
         """The translated text: the gaps, with translations in the places of the sentences.
@@ -74,42 +80,43 @@ class TextSplitter:
     Args:
         language: BCP-47 code; a language without rules of its own is split by those of English.
         max_tokens: of a sentence, the end token not counted; >= 1.
-        count_tokens: tokens of each of many strings. It is called with many strings at a time.
+        encode: tokens of each of many strings. It is called with many strings at a time.
     """
 
-    def __init__(self, language: str, max_tokens: int, count_tokens: Callable[[Sequence[str]], list[int]]) -> None:
+    def __init__(self, language: str, max_tokens: int, encode: Callable[[Sequence[str]], Sequence[Tokens]]) -> None:
         if max_tokens < 1:
             raise ValueError(f"max_tokens ({max_tokens}) must be >= 1")
         self.language = language.replace("_", "-").split("-")[0].lower()
         self.max_tokens = max_tokens
-        self.count_tokens = count_tokens
+        self.encode = encode
 
     def split(self, text: str) -> SplitText:
         """The sentences of ``text``; a text without letters and digits has none and is one gap."""
-        spans, was_cut = self.fit(text, sentence_spans(text, self.language))
+        fitting, was_cut = self.fit(text, sentence_spans(text, self.language))
         gaps, end = [], 0
-        for start, stop in spans:
+        for (start, stop), _ in fitting:
             gaps.append(text[end:start])
             end = stop
-        return SplitText(tuple(text[start:stop] for start, stop in spans), (*gaps, text[end:]), was_cut)
+        sentences = tuple(text[start:stop] for (start, stop), _ in fitting)
+        return SplitText(sentences, (*gaps, text[end:]), was_cut, tuple(tokens for _, tokens in fitting))
 
-    def fit(self, text: str, spans: list[Span]) -> tuple[list[Span], bool]:
+    def fit(self, text: str, spans: list[Span]) -> tuple[list[tuple[Span, Tokens]], bool]:
         """Cuts what is too long until nothing is; True where something was cut.
 
         Each round asks once for the tokens of all pieces it made. A piece of n times max_tokens becomes about n pieces
         in one round, so there are few rounds, and time is linear in the text.
         """
-        fitting: list[Span] = []
+        fitting: list[tuple[Span, Tokens]] = []
         was_cut = False
         while spans:
-            counts = self.count_tokens([text[start:stop] for start, stop in spans])
+            encoded = self.encode([text[start:stop] for start, stop in spans])
             too_long = []
-            for span, count in zip(spans, counts, strict=True):
-                if count > self.max_tokens:
-                    too_long.append((span, count))
-                elif count > 0:  # the vocabulary may normalise a piece away altogether: layout, then
-                    fitting.append(span)
+            for span, tokens in zip(spans, encoded, strict=True):
+                if len(tokens) > self.max_tokens:
+                    too_long.append((span, len(tokens)))
+                elif tokens:  # the vocabulary may normalise a piece away altogether: layout, then
+                    fitting.append((span, tokens))
             was_cut |= bool(too_long)
             parts = [part for span, count in too_long for part in cut_long(text, span, count, self.max_tokens)]
             spans = [trimmed for trimmed in (trim(text, part) for part in parts) if trimmed is not None]
-        return sorted(fitting), was_cut
+        return sorted(fitting, key=itemgetter(0)), was_cut

@@ -10,17 +10,21 @@ from hypothesis import strategies as st
 from service.text.splitter import SplitText, TextSplitter
 
 
-def count_words(texts: Sequence[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
+def by_words(texts: Sequence[str]) -> list[list[int]]:
+    return [list(map(len, text.split())) for text in texts]
 
 
-def count_thirds(texts: Sequence[str]) -> list[int]:
+def by_thirds(texts: Sequence[str]) -> list[list[int]]:
     """Like a vocabulary that knows pieces of three characters."""
-    return [-(-len(text) // 3) for text in texts]
+    return [list(map(ord, text[::3])) for text in texts]
+
+
+def by_characters(texts: Sequence[str]) -> list[list[int]]:
+    return [list(map(ord, text)) for text in texts]
 
 
 def split(text: str, language: str = "en", max_tokens: int = 100) -> SplitText:
-    return TextSplitter(language, max_tokens, count_words).split(text)
+    return TextSplitter(language, max_tokens, by_words).split(text)
 
 
 def put_together(result: SplitText) -> str:
@@ -79,30 +83,30 @@ class TestEveryText:
         language=st.sampled_from(["en", "fr", "ja", "xx", ""]),
     )
     def test_pieces_add_up_to_the_text(self, text: str, max_tokens: int, language: str) -> None:
-        result = TextSplitter(language, max_tokens, count_thirds).split(text)
+        result = TextSplitter(language, max_tokens, by_thirds).split(text)
         assert put_together(result) == text
 
     @given(text=st.text() | LIKE_TEXT, max_tokens=st.integers(1, 12))
     def test_sentences_fit_and_are_trimmed(self, text: str, max_tokens: int) -> None:
-        result = TextSplitter("en", max_tokens, count_thirds).split(text)
+        result = TextSplitter("en", max_tokens, by_thirds).split(text)
         for sentence in result.sentences:
             assert sentence
             assert sentence == sentence.strip()
-            assert count_thirds([sentence])[0] <= max_tokens
+            assert len(by_thirds([sentence])[0]) <= max_tokens
             assert len(sentence.splitlines()) == 1
             assert any(character.isalnum() for character in sentence)
 
     @given(text=st.text() | LIKE_TEXT)
     def test_no_letter_or_digit_is_left_out(self, text: str) -> None:
-        result = TextSplitter("en", 10_000, count_thirds).split(text)
+        result = TextSplitter("en", 10_000, by_thirds).split(text)
         assert not result.was_cut
         assert not any(character.isalnum() for gap in result.gaps for character in gap)
 
     @given(text=LIKE_TEXT, max_tokens=st.integers(1, 12))
     def test_flag_says_whether_a_sentence_was_cut(self, text: str, max_tokens: int) -> None:
-        whole = TextSplitter("en", 10_000, count_thirds).split(text)
-        result = TextSplitter("en", max_tokens, count_thirds).split(text)
-        assert result.was_cut == any(count > max_tokens for count in count_thirds(whole.sentences))
+        whole = TextSplitter("en", 10_000, by_thirds).split(text)
+        result = TextSplitter("en", max_tokens, by_thirds).split(text)
+        assert result.was_cut == any(count > max_tokens for count in map(len, by_thirds(whole.sentences)))
         if not result.was_cut:
             assert result == whole
 
@@ -188,30 +192,35 @@ class TestLongSentences:
         result = split("word " * 100, max_tokens=10)
         assert result.was_cut
         assert set("".join(result.sentences).replace("word", "")) <= {" "}
-        assert max(count_words(result.sentences)) <= 10
+        assert max(map(len, by_words(result.sentences))) <= 10
         assert len(result.sentences) <= 20  # parts are not crumbs
 
     def test_cut_inside_a_word(self) -> None:
-        result = TextSplitter("en", 10, count_thirds).split("x" * 1000)
+        result = TextSplitter("en", 10, by_thirds).split("x" * 1000)
         assert "".join(result.sentences) == "x" * 1000
         assert len(result.sentences) <= 60
 
     def test_character_that_never_fits_is_left_as_it_is(self) -> None:
-        result = TextSplitter("en", 1, lambda texts: [5 * len(text) for text in texts]).split("ab c")
+        result = TextSplitter("en", 1, lambda texts: [[1] * 5 * len(text) for text in texts]).split("ab c")
         assert result == SplitText((), ("ab c",), was_cut=True)
 
+    @given(text=LIKE_TEXT, max_tokens=st.integers(1, 12))
+    def test_tokens_of_each_sentence_are_kept(self, text: str, max_tokens: int) -> None:
+        result = TextSplitter("en", max_tokens, by_thirds).split(text)
+        assert list(result.tokens) == by_thirds(result.sentences)
+
     def test_piece_without_tokens_is_layout(self) -> None:
-        assert TextSplitter("en", 5, lambda texts: [0 for _ in texts]).split("ab").sentences == ()
+        assert TextSplitter("en", 5, lambda texts: [[] for _ in texts]).split("ab").sentences == ()
 
     @pytest.mark.parametrize("text", ["x" * 1_000_000, "a b " * 250_000, "漢字" * 500_000, "a, " * 300_000], ids=len)
     def test_work_is_linear(self, text: str) -> None:
         """Counted in characters whose tokens were asked for: a few times the text, however long a sentence is."""
         asked = 0
 
-        def count(texts: Sequence[str]) -> list[int]:
+        def count(texts: Sequence[str]) -> list[list[int]]:
             nonlocal asked
             asked += sum(map(len, texts))
-            return count_thirds(texts)
+            return by_thirds(texts)
 
         assert put_together(TextSplitter("en", 100, count).split(text)) == text
         assert asked <= 4 * len(text)
@@ -219,17 +228,17 @@ class TestLongSentences:
     def test_tokens_are_asked_for_in_batches(self) -> None:
         calls = 0
 
-        def count(texts: Sequence[str]) -> list[int]:
+        def count(texts: Sequence[str]) -> list[list[int]]:
             nonlocal calls
             calls += 1
-            return count_words(texts)
+            return by_words(texts)
 
         TextSplitter("en", 10, count).split("A sentence of words. " * 2000 + "word " * 5000)
         assert calls <= 6
 
     def test_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match=re.escape("max_tokens (0) must be >= 1")):
-            TextSplitter("en", 0, count_words)
+            TextSplitter("en", 0, by_words)
 
 
 class TestJoin:
@@ -238,7 +247,7 @@ class TestJoin:
 
     @given(text=LIKE_TEXT)
     def test_gaps_are_kept(self, text: str) -> None:
-        result = TextSplitter("en", 10_000, count_thirds).split(text)
+        result = TextSplitter("en", 10_000, by_thirds).split(text)
         joined = result.join(["x"] * len(result.sentences))
         for gap in result.gaps:
             assert gap in joined
@@ -249,7 +258,7 @@ class TestJoin:
         assert result.join(["这是。", "那是。"]) == "这是。那是。"
 
     def test_parts_of_a_word_get_none(self) -> None:
-        result = TextSplitter("en", 10, count_thirds).split("x" * 100)
+        result = TextSplitter("en", 10, by_thirds).split("x" * 100)
         assert result.join(result.sentences) == "x" * 100
 
     def test_wrong_number_of_translations(self) -> None:
@@ -259,7 +268,7 @@ class TestJoin:
 
 @given(st.text(st.sampled_from("ab .!?\n。日"), max_size=40), st.sampled_from(["x", "yy", "日"]))
 def test_starts_are_where_sentences_and_translations_stand(text: str, said: str) -> None:
-    split = TextSplitter("en", 5, lambda texts: [len(text) for text in texts]).split(text)
+    split = TextSplitter("en", 5, by_characters).split(text)
     translations = [said * (number + 1) for number in range(len(split.sentences))]
     joined, starts = split.join(translations), split.starts(translations)
     assert len(starts) == len(translations)

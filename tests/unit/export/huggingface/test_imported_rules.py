@@ -79,7 +79,7 @@ def test_the_token_of_a_language_has_room_beside_the_longest_sentence(make_folde
         room = translator.info.max_source_tokens - 2  # the end token and the language's
         for num_tokens, num_sentences in ((room, 1), (room + 1, 2)):
             text = " ".join(["the"] * num_tokens)
-            assert translator.count_tokens([text]) == [num_tokens]
+            assert len(translator.tokenizer.encode([text])[0]) == num_tokens
             [result] = translator.translate([text], DecodeOptions(num_beams=1), FRENCH)
             assert (result.num_sentences, result.split) == (num_sentences, num_sentences > 1)
             assert result.num_source_tokens == num_tokens + 2 * num_sentences
