@@ -10,6 +10,7 @@ Its vocabulary is made of numbered words, so that a text of n words has n tokens
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,18 @@ from service.runtime.tokenizer import Tokenizer
 END_BIAS = 30.0
 spm: Any = sentencepiece_model_pb2  # its messages are made at run time, out of mypy's sight
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-# The paper's base model, pre-norm.
+# The paper's base model, pre-norm; and as most OPUS-MT models are: post-norm, SiLU, about 60,000 pieces.
 BASE = ModelConfig(vocab_size=32_000, dropout=0.0)
+OPUS_MT = replace(
+    BASE,
+    vocab_size=60_000,
+    norm="post",
+    activation="silu",
+    position_formula="paper",
+    position_offset=0,
+    output_bias=True,
+)
+SHAPES = {"base": BASE, "opus-mt": OPUS_MT}
 
 
 def word(number: int) -> str:
@@ -51,12 +62,12 @@ def numbered_words(vocab_size: int) -> Tokenizer:
 
 def random_transformer(config: ModelConfig, end: int, seed: int) -> Transformer:
     """Weights as at the start of training, but for what keeps the end token away."""
-    if config.norm != "pre":
-        raise ValueError(f"model.norm ({config.norm}) must be pre: only then a layer normalisation comes last")
     torch.manual_seed(seed)
     model = Transformer(config).eval()
+    last_layer = f"decoder.{config.num_decoder_layers - 1}"
+    last_norm = "decoder_norm" if config.norm == "pre" else f"{last_layer}.feed_forward_residual.norm"
     with torch.no_grad():
-        dict(model.named_parameters())["decoder_norm.bias"][0] = END_BIAS
+        dict(model.named_parameters())[f"{last_norm}.bias"][0] = END_BIAS
         model.target_embedding.weight[:, 0] = 0.0
         model.target_embedding.weight[end] = 0.0
         model.target_embedding.weight[end, 0] = -1.0
@@ -79,18 +90,20 @@ def write_random_checkpoint(folder: Path, config: ModelConfig, seed: int = 1) ->
 def main() -> int:
     arguments = argparse.ArgumentParser(
         prog="python -m benchmarks.random_model",
-        description="Writes a checkpoint of the base model (6+6 layers, width 512) with random weights.",
+        description="Writes a checkpoint of 6+6 layers of width 512 with random weights.",
     )
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--vocab-size", type=int, default=BASE.vocab_size)
+    arguments.add_argument("--shape", choices=SHAPES, default="base", help="opus-mt: post-norm, SiLU, 60,000 pieces")
+    arguments.add_argument("--vocab-size", type=int, help="default: the shape's")
     arguments.add_argument("--layers", type=int, default=BASE.num_encoder_layers, help="on each side")
     arguments.add_argument("--seed", type=int, default=1)
     given = arguments.parse_args()
-    config = ModelConfig(
-        vocab_size=given.vocab_size,
+    shape = SHAPES[given.shape]
+    config = replace(
+        shape,
+        vocab_size=given.vocab_size or shape.vocab_size,
         num_encoder_layers=given.layers,
         num_decoder_layers=given.layers,
-        dropout=0.0,
     )
     write_random_checkpoint(given.folder, config, given.seed)
     print(f"wrote {given.folder}")

@@ -5,14 +5,15 @@ Knows: the network's parts, activations, quantization error. Does not know: ONNX
 Per-row scales must be computed for every row at every product, which costs more than the product where matrices are
 small. Here the scale of each product's input is fixed once, on calibration text. What that would lose, equalization
 gives back (Xiao et al. 2023, SmoothQuant, arXiv:2211.10438): channel k of the input is divided by c_k, row k of the
-matrix multiplied by it. The division costs nothing, because whatever makes the input can do it: the layer
-normalisation before it, the value projection (a context is an average of values), or the first feed-forward matrix
-(ReLU(x / c) = ReLU(x) / c).
+matrix multiplied by it. The division costs nothing where whatever makes the input can do it: the layer normalisation
+before it, the value projection (a context is an average of values), or the first feed-forward matrix (ReLU(x / c) =
+ReLU(x) / c). Where something else reads the same input (a post-norm model adds it to what follows), and after SiLU and
+GELU, the graph divides, which is one operator more.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.config import ModelConfig
 from model.machine import one_thread
 from model.reference_decode import batch_greedy
 from model.transformer import Transformer
@@ -41,21 +43,30 @@ MADE = "{}, what it makes"  # of a linear layer's name: its output, where that g
 
 @dataclass(slots=True)
 class Recorder:
-    """Keeps the largest value of each channel of an input and a sample of its rows."""
+    """Keeps the ends of each channel of an input and a sample of its rows.
 
-    largest: Array | None = None
+    Attributes:
+        above, below: how far each channel went above zero and below it, at least 0; None before the first rows.
+    """
+
+    above: Array | None = None
+    below: Array | None = None
     samples: list[Array] = field(default_factory=list)
 
     def add(self, rows: Array) -> None:
-        top = np.abs(rows).max(axis=0)
-        self.largest = top if self.largest is None else np.maximum(self.largest, top)
+        above, below = self.ends() if self.samples else (np.zeros(rows.shape[1], np.float32),) * 2
+        self.above, self.below = np.maximum(above, rows.max(axis=0)), np.maximum(below, -rows.min(axis=0))
         self.samples.append(rows[:: max(1, len(rows) // 64)])
 
-    def top(self) -> Array:
-        """The largest of each channel."""
-        if self.largest is None:
+    def ends(self) -> tuple[Array, Array]:
+        """How far each channel went above zero and below it."""
+        if self.above is None or self.below is None:
             raise RuntimeError("what was to be recorded never came. This is a bug.")
-        return self.largest
+        return self.above, self.below
+
+    def top(self) -> Array:
+        """The largest absolute value of each channel."""
+        return np.maximum(*self.ends())
 
     def sample(self) -> Array:
         rows = np.concatenate(self.samples)
@@ -64,10 +75,27 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class InputScale:
-    """How a product's input becomes unsigned 8-bit numbers: round(x / scale) + zero_point."""
+    """How a product's input becomes unsigned 8-bit numbers: round(x / scale) + zero_point.
+
+    Attributes:
+        factors: (K,) what the graph divides the input's channels by before, and multiplies the matrix's rows by; None:
+            nothing, or whatever makes the input has done it.
+    """
 
     scale: float
     zero_point: int
+    factors: Array | None = field(default=None, compare=False)
+
+    @classmethod
+    def spanning(cls, above: float, below: float) -> "InputScale":
+        """For inputs from -below to above, neither negative; what lies outside is clipped."""
+        scale = max((above + below) / 255, SMALLEST)
+        return cls(scale, min(round(below / scale), 255))
+
+    def rounded(self, x: Array) -> Array:
+        """``x``, its channels divided already, as the product takes it."""
+        steps = np.clip(np.rint(x / self.scale) + self.zero_point, 0, 255) - self.zero_point
+        return np.asarray(steps * np.float32(self.scale), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +104,44 @@ class Site:
 
     Attributes:
         readers: names of the linear layers (or OUTPUT) that read it. makers: names of weights and biases whose output
-            channels are the input's channels. non_negative: it comes out of a ReLU.
+            channels are the input's channels; none: the graph divides by c_k.
     """
 
     readers: tuple[str, ...]
-    makers: tuple[str, ...]
-    non_negative: bool = False
+    makers: tuple[str, ...] = ()
 
 
 def sites(model: Transformer) -> list[Site]:
-    """Every input whose maker can divide by c_k; empty lists of makers never occur."""
+    """The inputs of all products."""
     config, found = model.config, []
     pre = config.norm == "pre"
+
+    def normed(name: str) -> tuple[str, ...]:
+        return norm_of(f"{name}_residual.norm") if pre else ()
+
     for stack, count in (("encoder", config.num_encoder_layers), ("decoder", config.num_decoder_layers)):
         for i in range(count):
             names = ["self_attention"] if stack == "encoder" else ["self_attention", "cross_attention"]
             for name in (f"{stack}.{i}.{name}" for name in names):
                 found.append(Site((f"{name}.output",), (f"{name}.value.weight", f"{name}.value.bias")))
-                if pre:
-                    parts = ("query", "key", "value") if "self" in name else ("query",)
-                    found.append(Site(tuple(f"{name}.{part}" for part in parts), norm_of(f"{name}_residual.norm")))
+                parts = ("query", "key", "value") if "self" in name else ("query",)
+                found.append(Site(tuple(f"{name}.{part}" for part in parts), normed(name)))
             name = f"{stack}.{i}.feed_forward"
-            if pre:
-                found.append(Site((f"{name}.inner",), norm_of(f"{name}_residual.norm")))
-            if config.activation == "relu":
-                makers = (f"{name}.inner.weight", f"{name}.inner.bias")
-                found.append(Site((f"{name}.outer",), makers, non_negative=True))
-    if pre:
-        crossed = (
-            f"decoder.{i}.cross_attention.{part}" for i in range(config.num_decoder_layers) for part in ("key", "value")
-        )
-        found.append(Site(tuple(crossed), norm_of("encoder_norm")))
-        found.append(Site((OUTPUT,), norm_of("decoder_norm")))
+            found.append(Site((f"{name}.inner",), normed(name)))
+            makers = (f"{name}.inner.weight", f"{name}.inner.bias") if config.activation == "relu" else ()
+            found.append(Site((f"{name}.outer",), makers))
+    crossed = (
+        f"decoder.{i}.cross_attention.{part}" for i in range(config.num_decoder_layers) for part in ("key", "value")
+    )
+    found.append(Site(tuple(crossed), last_norm(config, "encoder")))
+    found.append(Site((OUTPUT,), last_norm(config, "decoder")))
     return found
+
+
+def last_norm(config: ModelConfig, stack: str) -> tuple[str, str]:
+    """Weight and bias of the normalisation that a stack's last states come out of; nothing but products reads those."""
+    count = config.num_encoder_layers if stack == "encoder" else config.num_decoder_layers
+    return norm_of(f"{stack}_norm" if config.norm == "pre" else f"{stack}.{count - 1}.feed_forward_residual.norm")
 
 
 def norm_of(name: str) -> tuple[str, str]:
@@ -204,10 +237,6 @@ def scale_caches(model: Transformer, state: State, largest: Mapping[str, Array])
     return scales
 
 
-def quantized(x: Array, scale: float, low: int, high: int) -> Array:
-    return np.clip(np.rint(x / scale), low, high) * np.float32(scale)
-
-
 def columns_quantized(weight: Array) -> Array:
     scale = np.maximum(np.abs(weight).max(axis=0), SMALLEST) / 127
     return np.asarray(np.rint(weight / scale) * scale, np.float32)
@@ -220,25 +249,23 @@ def equalizer(largest: Array, weight: Array, strength: float) -> Array:
     return np.where(largest > SMALLEST, factors, 1.0).astype(np.float32)
 
 
-def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array, InputScale]:
+def choose(recorder: Recorder, weight: Array) -> tuple[Array, InputScale]:
     """The c_k (K,) and the input scale with the least squared error of the product on the sample.
 
     Args:
         weight: (K, N), all readers side by side.
     """
-    largest = recorder.top()
-    sample = recorder.sample()
+    above, below = recorder.ends()
+    largest, sample = recorder.top(), recorder.sample()
     exact = sample @ weight
-    low, high = (0, 255) if non_negative else (-127, 127)
     candidates = [np.ones_like(largest), *(equalizer(largest, weight, strength) for strength in STRENGTHS)]
     found: list[tuple[float, Array, InputScale]] = []
     for factors in candidates:
         rounded_weight = columns_quantized(weight * factors[:, None])
         for clip in CLIPS:
-            scale = max(float((largest / factors).max()) * clip / high, SMALLEST)
-            product = quantized(sample / factors, scale, low, high) @ rounded_weight
-            error = float(np.square(product - exact).mean())
-            found.append((error, factors, InputScale(scale, 0 if non_negative else 128)))
+            scale = InputScale.spanning(clip * float((above / factors).max()), clip * float((below / factors).max()))
+            product = scale.rounded(sample / factors) @ rounded_weight
+            found.append((float(np.square(product - exact).mean()), factors, scale))
     _, factors, input_scale = min(found, key=lambda entry: entry[0])
     return factors, input_scale
 
@@ -246,8 +273,8 @@ def choose(recorder: Recorder, weight: Array, non_negative: bool) -> tuple[Array
 def equalize(
     model: Transformer, state: Mapping[str, Any], recorders: Mapping[str, Recorder]
 ) -> tuple[State, dict[str, InputScale], dict[str, float]]:
-    """A state that computes the same in float32, the input scale of every product it was possible for, and the scale
-    of every cached layer's signed 8-bit numbers.
+    """A state that computes the same in float32, the input scale of every product, and the scale of every cached
+    layer's signed 8-bit numbers.
 
     OUTPUT's matrix becomes an entry of its own, for the embedding must stay as it is.
     """
@@ -259,7 +286,10 @@ def equalize(
     largest = {name: recorders[MADE.format(name)].top() for name in cached_layers(model)}
     for site in sites(model):
         weight = np.concatenate([changed[f"{reader}.weight"].T for reader in site.readers], axis=1)
-        factors, scale = choose(recorders[site.readers[0]], weight, site.non_negative)
+        factors, scale = choose(recorders[site.readers[0]], weight)
+        if not site.makers:
+            scales |= dict.fromkeys(site.readers, replace(scale, factors=None if (factors == 1).all() else factors))
+            continue
         for maker in site.makers:
             values = changed[maker]
             changed[maker] = values / (factors[:, None] if values.ndim == 2 else factors)

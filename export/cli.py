@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from export.derive import derive_cuda
 from export.graph_runner import GraphRunner
+from export.sampled_texts import sampled_texts
 from export.transformers_layout import write_transformers
 from export.verify import VerificationError, check_searches, verify
 from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
@@ -48,8 +49,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         default=[],
         metavar="FILE",
-        help="source sentences (or source TAB target; may be .gz or .bz2) to fix the int8 scales on: faster than "
-        f"scales per row; about {CALIBRATION_LINES} lines in all are used; may be given several times",
+        help="source sentences (or source TAB target; may be .gz or .bz2) to fix the int8 scales on; about "
+        f"{CALIBRATION_LINES} lines in all are used; may be given several times (default: texts drawn from the "
+        "vocabulary's probabilities)",
     )
     export.add_argument("--golden", type=Path, help="file of source sentences to choose golden translations from")
     export.add_argument(
@@ -129,7 +131,9 @@ def run_export(arguments: argparse.Namespace) -> int:
             precisions=tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS)),
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
-            calibration_texts=tuple(read_sample(arguments.calibration, CALIBRATION_LINES)),
+            calibration_texts=tuple(
+                read_sample(arguments.calibration, CALIBRATION_LINES) or sampled_texts(tokenizer.model)
+            ),
             golden_texts=tuple(read_all_lines(arguments.golden)) if arguments.golden else (),
             card=read_card(arguments.card) if arguments.card else {},
         )

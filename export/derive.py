@@ -15,6 +15,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from export.calibrate import OUTPUT, last_norm
 from export.graph_runner import GraphRunner
 from export.layers import Array, Float16
 from export.write_bundle import ExportError, whole_or_nothing, write_graphs, write_manifest
@@ -40,7 +41,7 @@ def state_of(tensors: dict[str, Array]) -> dict[str, Array]:
     state: dict[str, Array] = {}
     for name, values in tensors.items():
         stem, _, kind = name.rpartition(".")
-        if name.startswith("const_") or kind == "scale":
+        if name.startswith("const_") or kind in ("scale", "divisor"):
             continue
         if kind == "int8":
             scales = np.asarray(tensors[f"{stem}.scale"], np.float32)
@@ -48,6 +49,7 @@ def state_of(tensors: dict[str, Array]) -> dict[str, Array]:
                 state[f"{stem}.weight"] = values.astype(np.float32) * scales[:, None]
                 continue
             values, kind = (values.astype(np.float32) * scales).T, "weight"
+            values = values * np.asarray(tensors.get(f"{stem}.divisor", np.ones(1)), np.float32)  # of its inputs
         parts = stem.split("+") if stem else [stem]
         for part, piece in zip(parts, np.split(values, len(parts), axis=0), strict=True):
             state[f"{part}.{kind}" if part else name] = np.ascontiguousarray(piece)
@@ -100,10 +102,30 @@ def pytorch_model(bundle: Bundle, precision: str) -> Transformer:
     """The PyTorch model with exactly a precision's weights: what graphs derived from them are compared with."""
     tensors, nodes = bundle_weights(bundle, precision)
     state = state_of(tensors)
-    model = Transformer(config_of(bundle.manifest, state, nodes)).eval()
+    config = config_of(bundle.manifest, state, nodes)
+    state = as_trained(state, config)
+    model = Transformer(replace(config, output_bias="output_bias" in state)).eval()
     model.load_state_dict({name: torch.tensor(state[name]) for name in model.state_dict()})
     model.positions = torch.tensor(state["positions"])
     return model
+
+
+def as_trained(state: dict[str, Array], config: ModelConfig) -> dict[str, Array]:
+    """The state with one matrix for the target's embedding and the last product: what calibration moved into the latter
+    goes back to the normalisation before it (calibrate.py). What pads the vocabulary is left out."""
+    found, size = dict(state), config.vocab_size
+    embedding = np.asarray(found["target_embedding.weight"][:size], np.float32)
+    output = np.asarray(found.pop(f"{OUTPUT}.weight", embedding)[:size], np.float32)
+    squares = np.square(embedding).sum(axis=0)
+    factors = np.where(squares > 0, (output * embedding).sum(axis=0) / np.where(squares > 0, squares, 1), 1)
+    for name in last_norm(config, "decoder"):
+        found[name] = np.asarray(found[name], np.float32) * factors
+    bias = found.pop(f"{OUTPUT}.bias", found.pop("output_bias", np.zeros(size)))[:size]
+    if bias.any():
+        found["output_bias"] = bias
+    if config.tie_embeddings:
+        found["source_embedding.weight"] = embedding
+    return found | {"target_embedding.weight": embedding}
 
 
 def derive_cuda(source: Path, folder: Path) -> Manifest:

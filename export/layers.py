@@ -145,7 +145,8 @@ class PerRowInt8(Plain):
 
 
 class StaticInt8(PerRowInt8):
-    """8-bit products whose input scale was fixed by calibration: two operators each, bias and scales in the product.
+    """8-bit products whose input scale was fixed by calibration: two operators each, bias and scales in the product;
+    three where the graph divides the input's channels.
 
     A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row. Keys and
     values are cached in signed 8-bit numbers with a fixed scale: attention over many rows waits for memory.
@@ -168,6 +169,9 @@ class StaticInt8(PerRowInt8):
         if first not in self.scales:
             return super().linear(graph, x, weight, bias, name)
         chosen = self.scales[first]
+        if chosen.factors is not None:
+            x = graph.op("Mul", x, graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32)))
+            weight = np.asarray(weight, np.float32) * chosen.factors[:, None]
         scale, zero_point = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
         key = f"{x} rounded by {scale} around {zero_point}"
         if key not in graph.shared:
@@ -255,7 +259,7 @@ class Layers:
 
     def feed_forward(self, x: str, name: str) -> str:
         inner = self.linear(x, f"{name}.inner")
-        if not self.matrices.clips_negative(f"{name}.outer"):
+        if self.config.activation != "relu" or not self.matrices.clips_negative(f"{name}.outer"):
             inner = self.activation(inner)
         return self.linear(inner, f"{name}.outer")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from export.cli import CALIBRATION_LINES, EXIT_BAD_BUNDLE, EXIT_FAILED, complain, read_sample
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import Checkpoint, read_checkpoint
+from export.sampled_texts import sampled_texts
 from export.verify import VerificationError
 from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import Description
@@ -44,7 +45,7 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--calibration", type=Path, action="append", default=[], metavar="FILE",
         help="source sentences, a line each, to fix the int8 scales on and to choose golden translations from; may be "
-        "given several times (default: scales per row, which are slower, and no golden translations)",
+        "given several times (default: texts drawn from the vocabulary's probabilities, and no golden translations)",
     )  # fmt: skip
     parser.set_defaults(run=run_import)
 
@@ -59,7 +60,7 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
         precisions=tuple(arguments.precision or DEFAULT_PRECISIONS),
         max_source_tokens=arguments.max_source_tokens or limit,
         max_target_tokens=arguments.max_target_tokens or checkpoint.decoding.max_length or limit,
-        calibration_texts=tuple(texts),
+        calibration_texts=tuple(texts or sampled_texts(checkpoint.tokenizer.model)),
         golden_texts=tuple(texts[:: max(1, len(texts) // GOLDEN_LINES)][:GOLDEN_LINES]),
         card={"imported_from": arguments.folder.resolve().name, "proposed": dict(checkpoint.proposed)},
         source_languages=sources if checkpoint.has_choice[0] else (),

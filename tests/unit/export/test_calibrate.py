@@ -7,12 +7,12 @@ import torch
 from export.calibrate import (
     MADE,
     OUTPUT,
+    InputScale,
     Recorder,
     cached_layers,
     choose,
     columns_quantized,
     equalize,
-    quantized,
     record,
     sites,
 )
@@ -21,8 +21,10 @@ from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
 from tests.conftest import END, random_model, sentences
 
+CHANGES = [{}, {"norm": "post", "activation": "silu"}, {"activation": "gelu"}, {"output_bias": False}]
 
-@pytest.mark.parametrize("changes", [{}, {"norm": "post"}, {"activation": "gelu"}, {"output_bias": False}])
+
+@pytest.mark.parametrize("changes", CHANGES)
 def test_an_equalized_model_computes_the_same(changes: dict[str, object], nonsense_tokenizer: Tokenizer) -> None:
     model = random_model(**changes)
     tokenizer = nonsense_tokenizer
@@ -30,7 +32,10 @@ def test_an_equalized_model_computes_the_same(changes: dict[str, object], nonsen
     recorders = record(model, sources, tokenizer.pad, tokenizer.start, tokenizer.end)
     state, scales, caches = equalize(model, state_arrays(model), recorders)
     assert set(caches) == set(cached_layers(model))
-    assert set(scales) == {reader for site in sites(model) for reader in site.readers}
+    layers = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(scales) == {*layers, OUTPUT}, "every product has a fixed scale"
+    divided = {reader for site in sites(model) if not site.makers for reader in site.readers}
+    assert {name for name, scale in scales.items() if scale.factors is not None} <= divided
     other = Transformer(model.config).eval()
     names = other.state_dict().keys()
     other.load_state_dict({name: torch.from_numpy(np.asarray(state[name], np.float32)) for name in names})
@@ -51,13 +56,35 @@ def test_channels_of_very_different_size_share_one_scale_after_equalization() ->
     weight = (rng.standard_normal((32, 24)) / spread[:, None]).astype(np.float32)  # every channel counts alike
     recorder = Recorder()
     recorder.add(x)
-    factors, scale = choose(recorder, weight, non_negative=False)
+    factors, scale = choose(recorder, weight)
     exact = x @ weight
-    equalized = quantized(x / factors, scale.scale, -127, 127) @ columns_quantized(weight * factors[:, None])
-    plain = quantized(x, float(np.abs(x).max()) / 127, -127, 127) @ columns_quantized(weight)
+    equalized = scale.rounded(x / factors) @ columns_quantized(weight * factors[:, None])
+    plain = InputScale.spanning(float(x.max()), float(-x.min())).rounded(x) @ columns_quantized(weight)
     size = np.square(exact).mean()
     assert np.square(equalized - exact).mean() / size < 1e-3
     assert np.square(equalized - exact).mean() < np.square(plain - exact).mean() / 100
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "zero_point"), [(255.0, 0.0, 0), (0.0, 51.0, 255), (3.0, 3.0, 128), (4, 1, 51)]
+)
+def test_eight_bits_reach_from_end_to_end(above: float, below: float, zero_point: int) -> None:
+    scale = InputScale.spanning(above, below)
+    assert scale.zero_point == zero_point
+    x = np.linspace(-below, above, 1001, dtype=np.float32)
+    assert np.abs(scale.rounded(x) - x).max() <= 0.51 * scale.scale
+    beyond = scale.rounded(np.array([above + 9, -below - 9], np.float32))
+    assert np.allclose(beyond, [above, -below], atol=0.51 * scale.scale)
+
+
+def test_what_was_recorded_keeps_both_ends_of_each_channel() -> None:
+    recorder = Recorder()
+    for rows in ([[1, -2, 3], [0, -1, 5]], [[-4, -3, 1]]):
+        recorder.add(np.array(rows, np.float32))
+    above, below = recorder.ends()
+    assert above.tolist() == [1, 0, 5]
+    assert below.tolist() == [4, 3, 0]
+    assert recorder.top().tolist() == [4, 3, 5]
 
 
 @torch.inference_mode()

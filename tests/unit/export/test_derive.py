@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from export.cli import run_derive
-from export.derive import SOURCE, bundle_weights, config_of, derive_cuda, state_of
+from export.derive import SOURCE, bundle_weights, config_of, derive_cuda, pytorch_model, state_of
 from export.write_bundle import ExportError, state_arrays
 from model.transformer import Transformer
 from service.cli import build_parser
 from service.runtime.bundle import Bundle
-from tests.conftest import random_model, sentences
+from tests.conftest import END, random_model, sentences
 
 SHAPES = [
     {"norm": "pre", "activation": "relu", "tie_embeddings": False},
@@ -42,10 +43,30 @@ def test_the_shape_and_the_weights_are_read_back(
         assert np.abs(np.asarray(state[name], np.float32) - values).max() <= step * 0.51, name
 
 
-def test_calibrated_weights_become_graphs_for_cuda_beside_their_own(
-    make_bundle: Callable[..., Path], random_transformer: Transformer, tmp_path: Path
+@pytest.mark.parametrize("shape", [*SHAPES, {"vocab_size": 8190}], ids=str)
+@torch.inference_mode()
+def test_the_pytorch_model_of_a_calibrated_bundle_is_the_one_that_was_exported(
+    shape: dict[str, object], make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = int8_bundle(make_bundle, random_transformer, tmp_path / "int8", tuple(sentences(40)))
+    monkeypatch.setattr("export.candidates.MIN_BLOCKS", 8)
+    model = random_model(**shape)
+    for name, parameter in model.named_parameters():
+        if "embedding" not in name and parameter.dim() == 2:
+            parameter.mul_(0.3)  # so large weights make too much of the rounding
+    source = int8_bundle(make_bundle, model, tmp_path / "int8", tuple(sentences(40)))
+    found = pytorch_model(Bundle.open(source), SOURCE)
+    ids, target = torch.tensor([[5, 270, 300, END]]), torch.tensor([[END, 280, 290, 310]])
+    lengths = torch.tensor([4])
+    wanted = model(ids, lengths, target).log_softmax(-1)
+    gaps = (found(ids, lengths, target).log_softmax(-1) - wanted).abs()[torch.isfinite(wanted)]
+    assert float(gaps.mean()) < 0.05
+
+
+@pytest.mark.parametrize("shape", [{}, SHAPES[1]], ids=["makers-divide", "graph-divides"])
+def test_calibrated_weights_become_graphs_for_cuda_beside_their_own(
+    shape: dict[str, object], make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = int8_bundle(make_bundle, random_model(**shape), tmp_path / "int8", tuple(sentences(40)))
     arguments = build_parser("derive-cuda").parse_args(["derive-cuda", str(source), str(tmp_path / "both")])
     assert arguments.run is run_derive
     assert arguments.run(arguments) == 0

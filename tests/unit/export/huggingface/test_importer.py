@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -335,6 +336,19 @@ def test_ngrams_and_least_lengths_of_the_folder_are_what_a_request_does_not_say(
         edit_json(folder / "generation_config.json", **(keys | {"bad_words_ids": [[1]], key: value}))
         with pytest.raises(ImportRefused, match=message):
             read_checkpoint(folder, [], [])
+
+
+def test_without_text_scales_are_fixed_on_texts_of_the_vocabulary(make_folder: Make, tmp_path: Path) -> None:
+    """A scale for each row is made of ReduceMax, in every product; the graphs have none left."""
+    folder, bundle = make_folder(several=False, activation="silu"), tmp_path / "bundle"
+    assert main(["import-marian", str(folder), str(bundle), "--precision", "cpu-int8"]) == 0
+    opened = Bundle.open(bundle)
+    graphs = opened.graphs("cpu-int8")
+    for name in (graphs.encoder, graphs.score, graphs.decoder[1]):
+        kinds = {node.op_type for node in onnx.load(str(opened.path(name)), load_external_data=False).graph.node}
+        assert {"QuantizeLinear", "MatMulIntegerToFloat"} <= kinds
+        assert "ReduceMax" not in kinds, name
+    assert not opened.manifest.golden
 
 
 def test_separate_vocabularies(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
