@@ -76,7 +76,8 @@ def sweep(waiting: Waiting, now: float) -> list[Sentence]:
         gone = [sentence for sentence in line if is_over(sentence, now)]
         if gone:
             over += gone
-            waiting.by_priority[priority] = deque(s for s in line if not is_over(s, now))
+            leaves = set(gone)  # not asked again: who is cancelled meanwhile would be neither here nor there
+            waiting.by_priority[priority] = deque(sentence for sentence in line if sentence not in leaves)
     return over
 
 

@@ -1,6 +1,7 @@
 """Who starts next, who is refused, who is dropped: without threads, by a scripted clock."""
 
 import threading
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,23 @@ def test_a_sweep_finds_the_late_behind_a_sentence_that_does_not_fit() -> None:
     line = waiting(wide, late)
     assert sweep(line, now=2.0) == [late]
     assert len(line) == 1
+
+
+def test_who_is_cancelled_during_a_sweep_is_dropped_by_it_or_goes_on_waiting() -> None:
+    @dataclass(slots=True, eq=False)
+    class Leaving(Sentence):
+        """Its caller leaves right after somebody has looked at it."""
+
+        @property
+        def is_cancelled(self) -> bool:
+            was_cancelled, self.cancelled = self.cancelled, True
+            return was_cancelled
+
+    leaving, late = Leaving((1, 2), DecodeOptions(num_beams=1), 9, lambda _: None), sentence(deadline=1.0)
+    line = waiting(leaving, late)
+    assert sweep(line, now=2.0) == [late]
+    assert sweep(line, now=2.0) == [leaving]
+    assert len(line) == 0
 
 
 @given(st.lists(st.integers(2, 100), max_size=60), st.integers(1, 512), st.integers(0, 5))
