@@ -134,6 +134,7 @@ class Engine:
             worker.run()
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)
+            self.failure = self.failure or error  # before anybody hears of it: a job that does is not to write it down
             worker.is_warm.set()
             try:
                 worker.abandon(EngineFailure)

@@ -1,0 +1,55 @@
+"""A worker that fails: the engine says so before anybody hears of it in another way."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.engine.engine import Engine
+from service.engine.translator import Translator
+from service.engine.worker import Worker
+from service.errors import ConfigurationError, DragomanError
+from service.jobs.text_engine import EmbeddedEngine
+from service.runtime.session import Sessions, StepBinding
+from tests.integration.gated_engine import GREEDY, SETTINGS
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("the device is lost")
+
+
+def test_what_a_failing_engine_was_working_on_is_no_failed_row(
+    nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job would write it, and never do it again."""
+    engine = EmbeddedEngine(nonsense_bundle, SETTINGS, None, "fr", GREEDY)
+    answers: list[object] = []
+    monkeypatch.setattr(StepBinding, "run", fail)
+    engine.submit("the red house", answers.append)
+    assert engine.translator.engine.failed.wait(10)
+    assert isinstance(engine.failure, DragomanError)
+    engine.close()
+    assert answers == []
+
+
+def test_a_worker_that_cannot_warm_up_is_not_taken_for_ready(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it may run before it has come to anything else."""
+    has_started = threading.Event()
+    monkeypatch.setattr(Worker, "abandon", lambda *_: has_started.wait(10))
+    monkeypatch.setattr(Sessions, "warm_up", fail)
+    engine = load_unstarted(load, monkeypatch)
+    try:
+        with pytest.raises(ConfigurationError, match="the device is lost"):
+            engine.start()
+    finally:
+        has_started.set()
+
+
+def load_unstarted(load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch) -> Engine:
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "start", lambda _: None)
+        patched.setattr(Translator, "replay", lambda *_: None)
+        return load().engine
