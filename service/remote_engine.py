@@ -31,6 +31,9 @@ MAX_TRIES: Final = 3
 DEFAULT_PATIENCE_S: Final = 300.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.2, 10.0
 MAX_WAIT_S: Final = 0.1
+# Whoever waits asks so often whether the engine has failed that a longer time between two looks was no waiting: the
+# process was stopped, by Ctrl-Z for one.
+MAX_LOOK_S: Final = 10 * MAX_WAIT_S
 # Of a stream's message beside the text: its id, its lengths.
 OTHER_BYTES: Final = 64
 
@@ -48,7 +51,8 @@ class RemoteEngine:
     Args:
         client: its owner from now on is the engine, which closes it.
         num_streams: a stream goes to one server; where the name stands for several, each stream chooses anew.
-        patience_s: how long no answer but refusals may come, while texts are open, before the engine fails.
+        patience_s: how long no answer but refusals may come, while texts are open, before the engine fails; time in
+            which this process was stopped is left out.
         on_break: told why a stream ended whose texts are sent again; once until the next answer, on any thread.
 
     Raises:
@@ -80,7 +84,7 @@ class RemoteEngine:
         self._changed = threading.Condition()
         self._waiting: deque[_Text] = deque()
         self._delay_s, self._paused_until = 0.0, 0.0
-        self._num_open, self._quiet_since, self._is_told = 0, time.monotonic(), False
+        self._num_open, self._quiet_s, self._looked_at, self._is_told = 0, 0.0, time.monotonic(), False
         self._threads = [
             threading.Thread(target=self._run, name=f"stream-{number}", daemon=True) for number in range(num_streams)
         ]
@@ -91,7 +95,10 @@ class RemoteEngine:
     def failure(self) -> DragomanError | None:
         """Why no more answers will come, or None. One reason: none has come for longer than patience allows."""
         with self._changed:
-            if self._num_open and time.monotonic() - self._quiet_since > self._patience_s:
+            now = time.monotonic()
+            self._quiet_s += min(now - self._looked_at, MAX_LOOK_S)
+            self._looked_at = now
+            if self._num_open and self._quiet_s > self._patience_s:
                 self._failure = self._failure or ServiceError(
                     "UNAVAILABLE", f"no answer for {self._patience_s:g} s; the last refusal was: {self._last_refusal}"
                 )
@@ -111,7 +118,7 @@ class RemoteEngine:
             return
         with self._changed:
             if self._num_open == 0:
-                self._quiet_since = time.monotonic()
+                self._quiet_s = 0.0
             self._num_open += 1
             self._waiting.append(_Text(text, on_answer))
             self._changed.notify()
@@ -201,7 +208,7 @@ class RemoteEngine:
                 self.put_back([item])
                 return
         with self._changed:
-            self._delay_s, self._quiet_since, self._is_told = 0.0, time.monotonic(), False
+            self._delay_s, self._quiet_s, self._is_told = 0.0, 0.0, False
             self._num_open -= 1
         item.on_answer(answer)
 

@@ -98,14 +98,20 @@ def test_many_refusals_at_the_same_time_are_one(engine: RemoteEngine, clock: Clo
     assert engine._paused_until - clock.now == pytest.approx(0.2)
 
 
+def wait(engine: RemoteEngine, clock: Clock, seconds: float) -> None:
+    """As whoever waits for an answer does: looks again and again whether there will be one."""
+    for _ in range(round(seconds / 0.1)):
+        clock.now += 0.1
+        _ = engine.failure
+
+
 def test_time_without_an_open_text_is_not_waited_for(engine: RemoteEngine, clock: Clock):
-    clock.now += 10 * PATIENCE_S
+    wait(engine, clock, 10 * PATIENCE_S)
     Answers(engine, "a")
-    assert engine.failure is None
-    clock.now += PATIENCE_S * 0.9
+    wait(engine, clock, PATIENCE_S * 0.9)
     Answers(engine, "b")
     assert engine.failure is None
-    clock.now += PATIENCE_S * 0.2
+    wait(engine, clock, PATIENCE_S * 0.2)
     assert isinstance(engine.failure, ServiceError), "a second text is no answer to the first"
     assert "no answer for 10 s" in str(engine.failure)
 
@@ -113,13 +119,22 @@ def test_time_without_an_open_text_is_not_waited_for(engine: RemoteEngine, clock
 def test_patience_begins_anew_with_each_answer(engine: RemoteEngine, clock: Clock):
     for text in "ab":
         Answers(engine, text)
-    clock.now += PATIENCE_S * 0.9
+    wait(engine, clock, PATIENCE_S * 0.9)
     pause_after(engine, clock, result_of("a"))
-    clock.now += PATIENCE_S * 0.9
-    assert engine.failure is None
+    wait(engine, clock, PATIENCE_S * 0.9)
     pause_after(engine, clock, FULL)  # a refusal is none
-    clock.now += PATIENCE_S * 0.2
+    wait(engine, clock, PATIENCE_S * 0.2)
     assert "the last refusal was: RESOURCE_EXHAUSTED: full" in str(engine.failure)
+
+
+def test_time_in_which_the_process_was_stopped_tries_no_patience(engine: RemoteEngine, clock: Clock):
+    Answers(engine, "a")
+    wait(engine, clock, PATIENCE_S * 0.5)
+    clock.now += 100 * PATIENCE_S
+    wait(engine, clock, PATIENCE_S * 0.3)
+    assert engine.failure is None
+    wait(engine, clock, PATIENCE_S * 0.2)
+    assert engine.failure is not None
 
 
 def test_what_the_service_could_never_take_is_not_sent(engine: RemoteEngine):
