@@ -87,7 +87,8 @@ class ModelStore:
         """
         try:
             paths = self._bundles()
-        except DragomanError as error:
+            prints = {path: fingerprint(path) for path in paths}
+        except (DragomanError, OSError) as error:  # of a folder on the network anything may fail for a while
             if is_asked or str(error) != self._folder_error:  # told once
                 self._count_failure("", error)
             self._folder_error = str(error)
@@ -97,7 +98,6 @@ class ModelStore:
         removed = {path for path in self._served if path not in paths}
         if is_asked or removed != self._removed:
             self._failed.clear()
-        prints = {path: fingerprint(path) for path in paths}
         for path in paths:
             is_settled = is_asked or self._seen.get(path) == prints[path]
             has_failed = self._failed.get(path) == prints[path]

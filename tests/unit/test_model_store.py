@@ -1,5 +1,6 @@
 """Bundles that come, change and go while models are served; with scripted translators."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,6 +168,26 @@ def test_a_folder_that_cannot_be_read_changes_nothing(folder: Folder) -> None:
     for _ in range(3):
         folder.store.refresh(is_asked=False)
     assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 1, "one failure, told once"
+
+
+@pytest.mark.parametrize("look", ["exists", "is_dir"])
+def test_a_disk_that_does_not_answer_for_a_while_does_not_end_the_watching(
+    look: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path / "models", bundle=(str(tmp_path / "named"),))
+    for bundle, line in (("../named", "first en fr"), ("b.zip", "second en de")):
+        (folder.path / bundle).mkdir(parents=True)
+        folder.write(bundle, line)
+    loaded = folder.store.load_all()
+
+    def fail(*_: object) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as stale:
+        stale.setattr(Path, look, fail)
+        change = folder.store.refresh(is_asked=False)
+    assert (change.serve, change.retired, change.num_failed) == (loaded, [], 1)
+    assert folder.store.refresh(is_asked=False).num_failed == 0
 
 
 def test_the_last_model_stays_until_another_comes(folder: Folder) -> None:
