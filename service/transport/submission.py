@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -137,10 +137,10 @@ class Submitter:
                 self._leave(num_characters)
 
         pool = self._short if num_characters <= MAX_SHORT_CHARACTERS else self._long
-        submission = pool.submit(work)
+        submission = asyncio.wrap_future(pool.submit(work))
         try:
             # Shielded: what waits in the pool holds its texts, so it counts until a thread has come to it.
-            return await asyncio.shield(asyncio.wrap_future(submission))
+            return await asyncio.shield(submission)
         except asyncio.CancelledError:
             has_left.set()
             submission.add_done_callback(_cancel_ticket)
@@ -227,6 +227,6 @@ def deadline_of(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _cancel_ticket(submission: "Future[Ticket]") -> None:
+def _cancel_ticket(submission: "asyncio.Future[Ticket]") -> None:
     if not submission.cancelled() and submission.exception() is None:
         submission.result().cancel()

@@ -1,6 +1,7 @@
 """Which thread splits and tokenizes, the event loop only what takes it no time; how much may wait for a thread."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -60,8 +61,11 @@ class SlowTranslator(ScriptedTranslator):
         self.num_begun = 0
 
     def submit(self, *arguments: Any, **named: Any) -> Any:
+        refusal, self.refusal = self.refusal, None
         self.num_begun += 1
         self.submit_gate.wait(10)
+        if refusal:
+            raise refusal
         return ScriptedTicket(self.cancelled.set)
 
 
@@ -129,6 +133,25 @@ def test_a_caller_who_leaves_while_a_thread_submits_frees_what_comes_of_it():
         assert await asyncio.to_thread(translator.cancelled.wait, 5)
 
     assert submitting(check) == []
+
+
+def test_a_refusal_that_nobody_waits_for_any_more_is_no_news():
+    unheard: list[dict[str, Any]] = []
+
+    async def check(begin: Callable[[int], "asyncio.Task[Any]"], translator: SlowTranslator) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        translator.refusal = Overloaded("the queue is full", 1.0)
+        task = begin(5_000)
+        while not translator.num_begun:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait([task])
+        translator.submit_gate.set()
+        await begin(5_000)
+        gc.collect()
+
+    assert submitting(check) == []
+    assert unheard == []
 
 
 def test_the_largest_request_is_taken_while_no_other_waits():
