@@ -123,12 +123,17 @@ class JobFolder:
 
     def _lock(self) -> None:
         """Held until close(), or until this process ends, however it ends."""
-        self._lock_file = (self.path / "lock").open("wb", buffering=0)
+        path = self.path / "lock"
+        self._lock_file = path.open("wb", buffering=0)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Else its holder has removed it with the folder, and another may have made both anew.
+            is_ours = os.path.samestat(os.fstat(self._lock_file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
             self.close()
-            raise OutputError(f"another process is working on {self.output}") from None
+            raise OutputError(f"another process is working on {self.output}")
 
     def _has_rows(self) -> bool:
         """Something is there to go on with."""
