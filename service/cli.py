@@ -6,14 +6,19 @@ are imported inside main(), so that Ctrl-C ends even the start without a traceba
 """
 
 import argparse
+import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from service.commands.exit_codes import CONFIGURATION, FAILED, INTERRUPTED
+from service.commands.standard_streams import hold_closed
 from service.errors import BundleError, ConfigurationError, DragomanError
 
 Subparsers = Any  # argparse._SubParsersAction, which argparse does not publish
@@ -58,8 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next((word for word in given if not word.startswith("-")), "")
     # Before gRPC is imported. Its own lines are no JSON, and whoever reaches a port can make it write them.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    hold_closed()
     try:
-        options = build_parser(command).parse_args(given)
+        with _left_by_interrupt():
+            parser = build_parser(command)
+        options = parser.parse_args(given)
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -77,8 +85,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone. Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        return _fail(command, f"output cannot be written: {error.strerror}", FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextmanager
+def _left_by_interrupt() -> Iterator[None]:
+    """Ctrl-C ends the process at once: packages that are imported may swallow it, or raise ImportError of it."""
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_ours = is_ours and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether printing failed, which names no file: a full disk, a device that is gone, a closed descriptor."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
 
 def build_parser(command: str) -> argparse.ArgumentParser:

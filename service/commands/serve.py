@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.commands.exit_codes import DONE
+from service.commands.exit_codes import DONE, INTERRUPTED
 from service.config import ServiceConfig, load_config, parse_text
 from service.errors import ConfigurationError
 from service.event_loop import new_event_loop
@@ -59,7 +59,7 @@ def serve(options: argparse.Namespace) -> int:
         options.parser.error(str(error))
     config = load_config(options.config, os.environ, flags)
     configure(config.log_level, config.log_format)
-    _leave_on_sigterm()
+    _leave_on_signals()
     allow_files()
     from service.app import Application  # loads ONNX Runtime: not before the configuration is known to be right
 
@@ -70,9 +70,14 @@ def serve(options: argparse.Namespace) -> int:
         return runner.run(run())
 
 
-def _leave_on_sigterm() -> None:
-    """Nothing was accepted yet. Said aloud, because the first process of a container has no default action."""
+def _leave_on_signals() -> None:
+    """Nothing was accepted yet. Said aloud, because the first process of a container has no default action.
+
+    An interrupt that a background job was told to ignore stays ignored until the service takes it.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(DONE))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
 
 
 def allow_files() -> None:

@@ -230,17 +230,26 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
     not end before the next line comes.
 
     Raises:
-        InputError: a line is not UTF-8.
+        InputError: a line is not UTF-8, or nothing can be read.
     """
     unbuffered = getattr(stream, "raw", stream)
-    number, rest = 0, b""
-    while chunk := read_chunk(unbuffered, CHUNK_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
+    number, begun = 0, bytearray()
+    while chunk := _read(unbuffered):
+        *lines, rest = chunk.split(b"\n")
         for line in lines:
             number += 1
-            yield _decoded(line, number)
-    if rest:
-        yield _decoded(rest, number + 1)
+            yield _decoded(bytes(begun) + line, number)
+            begun.clear()
+        begun += rest
+    if begun:
+        yield _decoded(bytes(begun), number + 1)
+
+
+def _read(stream: BinaryIO) -> bytes:
+    try:
+        return read_chunk(stream, CHUNK_BYTES)
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
 
 
 def _decoded(line: bytes, number: int) -> str:
