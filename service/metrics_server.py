@@ -44,7 +44,9 @@ class MetricsServer:
         try:
             self._server = kind((host, port), Handler)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {address} for metrics: {error.strerror or error}") from None
+            raise ConfigurationError(
+                f"cannot listen on {address} for metrics: {error.strerror or error}; --metrics-listen names another"
+            ) from None
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
 

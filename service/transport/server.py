@@ -110,7 +110,8 @@ class TranslationServer:
             port = 0
         if not port:
             raise ConfigurationError(
-                f"cannot listen on {self._options.listen}: the port is busy or the host is not ours"
+                f"cannot listen on {self._options.listen}: the port is busy, or the host is unknown or not ours; "
+                "--listen names another"
             )
         await self._health.set_ready(False)
         await self._server.start()
