@@ -14,15 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import onnxruntime as ort
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import texts
 from benchmarks.report import markdown, numbers, parser, save
 from service.app import Application
-from service.client import Client
+from service.client import Client, ServiceError
 from service.config import ServiceConfig
 from service.decoding.options import DecodeOptions
 from service.demo import free_port
@@ -38,6 +41,7 @@ COLUMNS = {
     "beside_ms": "all beside the graphs",
 }
 ENGINE_THREADS = "engine-"
+MAX_START_S = 60.0
 
 
 class CountedSession(ort.InferenceSession):  # type: ignore[misc]
@@ -86,7 +90,7 @@ async def client(address: str, given: argparse.Namespace, num_clients: int, num_
 
 
 def ask(given: argparse.Namespace) -> int:
-    """What that process does."""
+    """What that process does. Raises ServiceError where a call or its text fails: what is not done takes no time."""
     sentences = texts.choose(given.texts, given.count, 1).sources
     left: Iterator[str] = iter(sentences)
     lock = threading.Lock()
@@ -99,13 +103,14 @@ def ask(given: argparse.Namespace) -> int:
                     sentence = next(left, None)
                 if sentence is None:
                     return
-                caller.translate([sentence], source="en", target="fr", options=options)
+                [result] = caller.translate([sentence], source="en", target="fr", options=options)
+                if isinstance(result, ServiceError):
+                    raise result
 
-    threads = [threading.Thread(target=work) for _ in range(given.clients[0])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    num_clients = given.clients[0]
+    with ThreadPoolExecutor(num_clients) as threads:
+        for done in [threads.submit(work) for _ in range(num_clients)]:
+            done.result()
     return 0
 
 
@@ -131,6 +136,16 @@ async def measure(address: str, given: argparse.Namespace) -> list[dict[str, Any
     return rows
 
 
+async def wait_until_ready(address: str) -> None:
+    """Raises grpc.aio.AioRpcError where the service is not there in time."""
+    request = health_pb2.HealthCheckRequest(service="dragoman.v1.TranslationService")
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # the published types lack Watch
+        async for response in stub.Watch(request, timeout=MAX_START_S, wait_for_ready=True):
+            if response.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+
+
 async def serve_and_measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     """The service in this process, from its start to its end."""
     address = f"127.0.0.1:{free_port()}"
@@ -139,10 +154,18 @@ async def serve_and_measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     )
     app = asyncio.create_task(Application(config).run())
     try:
+        ready = asyncio.create_task(wait_until_ready(address))
+        await asyncio.wait({app, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if app.done():
+            ready.cancel()
+            sys.exit(f"the service ended before it served, exit code {app.result()}")
+        await ready
         return await measure(address, given)
     finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-        await app
+        if not app.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        if code := await app:
+            sys.exit(f"the service ended with exit code {code}")
 
 
 def main() -> int:
