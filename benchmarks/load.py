@@ -1,10 +1,10 @@
 """A load test through real gRPC: how many requests a second are answered in time?
 
 Sentences arrive one by one at seeded random times (a Poisson process), at rising rates, until the objective is missed
-twice in a row; at each rate the systems take turns, several phases each, while the others run and have nothing to do;
-the median phase counts. Then at twice the best rate, which no machine should be asked to carry: there the service
-refuses what it could not answer in time, as its operator told it to. The same for our engine behind a static batching
-front, and for CTranslate2 behind the same front.
+twice in a row; at each rate the systems take turns, several phases each and who begins changing, while the others run
+and have nothing to do; the median phase counts. Then at twice the best rate, which no machine should be asked to carry:
+there the service refuses what it could not answer in time, as its operator told it to. The same for our engine behind a
+static batching front, and for CTranslate2 behind the same front.
 Goodput is the calls a second answered within the objective; the best rate is the highest where 99 of 100 calls were.
 
 On more than two cores the last core is the client's. On one or two the client shares them, at a higher priority where
@@ -15,32 +15,29 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import random_model, texts
 from benchmarks.artifacts import add_options, prepare
+from benchmarks.load_servers import server
 from benchmarks.open_loop import OpenLoop, Outcome
-from benchmarks.report import markdown, parser, save
-from benchmarks.systems import MAX_LENGTH, Artifacts
-from service.demo import free_port, wait_until_serving
+from benchmarks.report import markdown, parser, save, some_of
+from benchmarks.systems import MAX_LENGTH
 
 SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
 MAX_MISSES = 2
 NUM_TEXTS = 500  # different ones; each call takes any
+PAUSE_S = 0.5  # a batch that nobody waits for any more ends, and OpenMP's threads spin for a fifth of a second
 RECORDED = (
-    *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "duration_s", "repeats"),
-    *("max_delay_ms", "window_ms", "max_batch", "lanes"),
+    *("forced", "seed", "beams", "precision", "objective_ms", "timeout_s", "first_rate", "growth", "duration_s"),
+    *("repeats", "max_delay_ms", "window_ms", "max_batch", "max_queue", "lanes"),
 )
-DELAY_SHARE = 0.7  # of the objective: an answer that is expected later would come too late
 PRIORITY = 5  # of the client over the server, as nice counts it
 COLUMNS = {
     "system": "system",
@@ -73,52 +70,6 @@ def raise_priority() -> int:
         os.nice(-PRIORITY)
         return PRIORITY
     return 0
-
-
-def command_of(system: str, artifacts: Artifacts, address: str, given: argparse.Namespace, cores: int) -> list[str]:
-    if system == "dragoman":
-        command = [sys.executable, "-m", "service.cli", "serve", "--bundle", str(artifacts.bundle)]
-        command += ["--no-stop-repetition", "--metrics-listen", ""]
-        command += ["--max-delay-s", str((given.max_delay_ms or DELAY_SHARE * given.objective_ms) / 1000)]
-        return [*command, "--listen", address, "--precision", given.precision]
-    engine = system.split()[1]
-    model = artifacts.bundle if engine == "dragoman" else artifacts.ctranslate2
-    command = [sys.executable, "-m", "benchmarks.static_front", engine, str(model), "--listen", address]
-    command += ["--vocabulary", str(artifacts.vocabulary)]
-    batching = ["--window-ms", str(given.window_ms), "--max-batch", str(given.max_batch)]
-    lanes = ["--lanes", str(given.lanes or cores), "--threads", str(max(1, cores // (given.lanes or cores)))]
-    search = ["--num-beams", str(given.beams), "--max-length", str(given.forced or MAX_LENGTH)]
-    return [*command, *batching, *lanes, *search, "--precision", given.precision]
-
-
-@contextlib.contextmanager
-def server(system: str, artifacts: Artifacts, given: argparse.Namespace, cores: set[int], nice: int) -> Iterator[str]:
-    """A running server of that kind on ``cores``, so much nicer than the client; gives its address."""
-    address = f"127.0.0.1:{free_port()}"
-
-    def settle() -> None:
-        os.sched_setaffinity(0, cores)
-        os.nice(nice)
-
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command_of(system, artifacts, address, given, len(cores)),
-            stdout=log,
-            stderr=log,
-            preexec_fn=settle,
-        )
-        try:
-            if not wait_until_serving(address, process):
-                log.seek(0)
-                sys.exit(f"{system} did not come up:\n{log.read()}")
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def row_of(system: str, outcomes: list[Outcome], objective_s: float) -> dict[str, Any]:
@@ -158,8 +109,16 @@ class Contender:
     misses: int = 0
 
     async def phase(self, rate: float, given: argparse.Namespace, chosen: list[str], number: int) -> None:
-        """One phase at ``rate``; the calls of phase ``number`` come at the same times whoever is measured."""
-        self.outcomes.append(await self.client.phase(chosen, rate, given.duration_s, seed=given.seed + number))
+        """One phase at ``rate``; the calls of phase ``number`` come at the same times whoever is measured.
+
+        Raises:
+            RuntimeError: calls failed for another reason than load.
+        """
+        await asyncio.sleep(PAUSE_S)
+        outcome = await self.client.phase(chosen, rate, given.duration_s, seed=given.seed + number)
+        if failures := outcome.failures():
+            raise RuntimeError(f"{self.system} failed at {rate:.1f} calls/s, and not because of load: {failures}")
+        self.outcomes.append(outcome)
 
     def row(self, given: argparse.Namespace, overload: bool) -> dict[str, Any]:
         """The phases since the last row."""
@@ -172,6 +131,11 @@ class Contender:
         self.outcomes = []
         print(markdown([row], COLUMNS).splitlines()[-1], flush=True)
         return row | {"kept": kept, "overload": overload}
+
+
+def in_turn(contenders: Sequence[Contender], number: int) -> Sequence[Contender]:
+    """Forwards, then backwards: nobody always comes after the same one."""
+    return contenders if number % 2 == 0 else contenders[::-1]
 
 
 async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: list[str]) -> list[dict[str, Any]]:
@@ -187,13 +151,13 @@ async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: li
     # Nobody leaves before all have missed: a better moment of a shared machine would count for those who stayed.
     while rate <= given.max_rate and any(one.misses < MAX_MISSES for one in contenders):
         for _ in range(given.repeats):
-            for contender in contenders:
+            for contender in in_turn(contenders, number):
                 await contender.phase(rate, given, chosen, number)
             number += 1
         rows += [contender.row(given, overload=False) for contender in contenders]
         rate *= given.growth
     for i in range(given.repeats):
-        for contender in contenders:
+        for contender in in_turn(contenders, number + i):
             await contender.phase(2 * (contender.best_rate or given.first_rate), given, chosen, number + i)
     for contender in contenders:
         rows.append(contender.row(given, overload=True))
@@ -211,10 +175,21 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         last = next(row for row in own if row["overload"])
         share = last["goodput"] / peak if peak else 0.0
         found.append({"system": system, "best_rate": best, "peak_goodput": peak, "overload_share": share})
-    ours = next((entry["best_rate"] for entry in found if entry["system"] == "dragoman"), 0.0)
+    ours = next((entry["best_rate"] for entry in found if entry["system"] == "dragoman"), None)
     for entry in found:
-        entry["ratio"] = ours / entry["best_rate"] if entry["best_rate"] else "none in time"
+        if ours is not None:
+            entry["ratio"] = ours / entry["best_rate"] if entry["best_rate"] else "none in time"
     return found
+
+
+def doubts(rows: list[dict[str, Any]], growth: float, phases: int) -> list[str]:
+    """What a reader of the summary must know of its numbers."""
+    rising = [row for row in rows if not row["overload"]]
+    last = max(row["rate"] for row in rising)
+    found = [f"Rates rise by a factor of {growth:g}: no best rate, and no ratio, is known better than that."]
+    found += [f"{row['system']} kept even the last rate." for row in rising if row["kept"] and row["rate"] == last]
+    calls = min(row["num_sent"] / phases for row in rising)
+    return found + ([f"The 99th percentile of a phase of {calls:.0f} calls is its slowest."] if calls < 100 else [])
 
 
 def plot(path: Path, rows: list[dict[str, Any]], objective_ms: float) -> None:
@@ -241,7 +216,8 @@ def plot(path: Path, rows: list[dict[str, Any]], objective_ms: float) -> None:
 def options() -> argparse.ArgumentParser:
     arguments = parser(__doc__ or "", "load")
     add_options(arguments)
-    arguments.add_argument("--systems", default=",".join(SYSTEMS), help="some of the default, divided by commas")
+    systems = ",".join(SYSTEMS)
+    arguments.add_argument("--systems", type=some_of(SYSTEMS), default=systems, help="some of the default, with commas")
     arguments.add_argument("--beams", type=int, default=4)
     arguments.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     arguments.add_argument("--objective-ms", type=float, default=500.0, help="99 of 100 calls must be this fast")
@@ -257,6 +233,7 @@ def options() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--window-ms", type=float, default=10.0, help="the static fronts' window")
     arguments.add_argument("--max-batch", type=int, default=32, help="the static fronts' largest batch")
+    arguments.add_argument("--max-queue", type=int, default=4096, help="texts that may wait in the static fronts")
     arguments.add_argument("--lanes", type=int, default=0, help="the static fronts' batches at a time; 0: one a core")
     arguments.add_argument("--texts", choices=texts.KINDS, default="mixed")
     arguments.add_argument("--seed", type=int, default=1)
@@ -281,13 +258,15 @@ def main() -> int:
     with contextlib.ExitStack() as servers:
         addresses = {
             system: servers.enter_context(server(system, artifacts, given, server_cores, nice))
-            for system in given.systems.split(",")
+            for system in given.systems
         }
         rows = asyncio.run(sweep(addresses, given, chosen))
     print(markdown(rows, COLUMNS))
-    print(markdown(summary(rows), SUMMARY))
+    doubtful = doubts(rows, given.growth, given.repeats)
+    print(markdown(summary(rows), SUMMARY), *doubtful, sep="\n")
     facts = {name: getattr(given, name) for name in RECORDED}
-    save(given.out, "load", rows, summary=summary(rows), pinning=pinning, texts=given.texts, **facts)
+    facts |= {"pinning": pinning, "texts": "random" if given.forced else given.texts}
+    save(given.out, "load", rows, summary=summary(rows), doubts=doubtful, **facts)
     plot(given.out.with_suffix(".png"), rows, given.objective_ms)
     return 0
 

@@ -17,11 +17,14 @@ import grpc
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 
+# What too much load brings; any other failure means that something else than load was measured.
+OF_LOAD = {grpc.StatusCode.RESOURCE_EXHAUSTED.name, grpc.StatusCode.DEADLINE_EXCEEDED.name}
+
 
 @dataclass(slots=True)
 class Outcome:
     """What became of one phase. latencies_s: of answered calls, refusals_s: of those refused because of too much load;
-    both from the intended send time."""
+    both from the intended send time. errors: how many calls failed for each reason."""
 
     rate: float
     duration_s: float
@@ -40,6 +43,13 @@ class Outcome:
     def goodput(self, objective_s: float) -> float:
         """Calls a second that were answered within the objective."""
         return sum(latency <= objective_s for latency in self.latencies_s) / self.duration_s
+
+    def add_error(self, name: str) -> None:
+        self.errors[name] = self.errors.get(name, 0) + 1
+
+    def failures(self) -> dict[str, int]:
+        """Errors that load does not explain."""
+        return {name: count for name, count in self.errors.items() if name not in OF_LOAD}
 
 
 def arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
@@ -82,11 +92,14 @@ class OpenLoop:
         request = pb.TranslateRequest(texts=[text], source_language="en", target_language="fr", options=self.options)
         outcome.late_s.append(time.perf_counter() - intended)
         try:
-            await self.stubs[number % len(self.stubs)].Translate(request, timeout=self.timeout_s)
+            response = await self.stubs[number % len(self.stubs)].Translate(request, timeout=self.timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 outcome.refusals_s.append(time.perf_counter() - intended)
-            name = error.code().name
-            outcome.errors[name] = outcome.errors.get(name, 0) + 1
+            outcome.add_error(error.code().name)
         else:
-            outcome.latencies_s.append(time.perf_counter() - intended)
+            [result] = response.results
+            if result.WhichOneof("outcome") == "translation":
+                outcome.latencies_s.append(time.perf_counter() - intended)
+            else:
+                outcome.add_error(f"text: {result.error.reason}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import random_model, texts
 from benchmarks.artifacts import add_options, prepare
-from benchmarks.report import machine, markdown, numbers, parser, save, spread
+from benchmarks.report import machine, markdown, numbers, parser, save, some_of, spread
 from benchmarks.systems import MAX_LENGTH, Artifacts, System, make, named, variants
 from model.evaluate import score
 
@@ -151,7 +151,10 @@ def options() -> argparse.ArgumentParser:
     arguments.add_argument("--quality", type=int, default=600, help="sentences for BLEU; 0: none")
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--systems", default=",".join(FAMILIES), help="some of the default, divided by commas")
+    systems = ",".join(FAMILIES)
+    arguments.add_argument(
+        "--systems", type=some_of(FAMILIES), default=systems, help="some of the default, with commas"
+    )
     return arguments
 
 
@@ -165,7 +168,7 @@ def main() -> int:
         chosen = random_model.texts(count, given.forced, model.vocab_size, given.seed)
     else:
         chosen = texts.choose(given.texts, count, given.seed).sources
-    loaded, rows, families = Loaded(artifacts), [], given.systems.split(",")
+    loaded, rows, families = Loaded(artifacts), [], given.systems
     for size in given.sentences:
         for num_beams in given.beams:
             workload = Workload(batches_of(chosen, size, given.single), num_beams, given.forced or MAX_LENGTH)

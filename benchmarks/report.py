@@ -111,8 +111,23 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 
 
 def numbers(text: str) -> list[int]:
-    """The value of an option such as ``1,8,64``."""
-    return [int(part) for part in text.split(",")]
+    """The value of an option such as ``1,8,64``: counts, none of them 0."""
+    found = [int(part) for part in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{min(found)} must be >= 1")
+    return found
+
+
+def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """The type of an option that takes some of ``known``, divided by commas."""
+
+    def chosen(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return names
+
+    return chosen
 
 
 def parser(description: str, name: str) -> argparse.ArgumentParser:

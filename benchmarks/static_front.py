@@ -113,8 +113,8 @@ class StaticFront(pb_grpc.TranslationServiceServicer):
 
 
 @asynccontextmanager
-async def serving(given: argparse.Namespace) -> AsyncIterator[None]:
-    """The front on its port, SERVING by the standard health service."""
+async def serving(given: argparse.Namespace) -> AsyncIterator[Batcher]:
+    """The front on its port, SERVING by the standard health service; gives what works behind it."""
     systems = [system_of(given) for _ in range(given.lanes)]
     batcher = Batcher(systems, given)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -125,7 +125,7 @@ async def serving(given: argparse.Namespace) -> AsyncIterator[None]:
     server.add_insecure_port(given.listen)
     await server.start()
     try:
-        yield
+        yield batcher
     finally:
         await server.stop(0.5)
         for lane in batcher.lanes:
@@ -143,11 +143,15 @@ def system_of(given: argparse.Namespace) -> System:
 
 
 async def run(given: argparse.Namespace) -> None:
+    """Until a signal; a lane that fails ends all of it with its error, since one that is gone would look slow."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving(given):
-        await stop.wait()
+    async with serving(given) as batcher:
+        signalled = asyncio.create_task(stop.wait())
+        ended, _ = await asyncio.wait({signalled, *batcher.lanes}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
 
 
 def main() -> int:

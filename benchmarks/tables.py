@@ -89,7 +89,8 @@ def load_test(values: Values) -> str:
         "peak_goodput": "most in time/s",
         "overload_share": "share of that left at twice the rate",
     }
-    return markdown(values["summary"], columns)
+    said = " ".join(values.get("doubts", []))
+    return markdown(values["summary"], columns) + (f"\n\n{said}" if said else "")
 
 
 def replicas(values: Values) -> str:
