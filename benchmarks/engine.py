@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.forced_decode import ForcedDecode
 from benchmarks.products import Products
-from benchmarks.report import markdown, numbers, parser, save
+from benchmarks.report import keep, markdown, numbers, parser, save
 from service.runtime.bundle import Bundle
 
 COLUMNS = {
@@ -81,6 +81,7 @@ def main() -> int:
         for threads in given.threads:
             for row in measure(bundle, precision, threads, given):
                 rows.append(row)
+                keep(given.out, "engine", rows)
                 print(" ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
                                for key, value in row.items()), flush=True)  # fmt: skip
     print(markdown(rows, COLUMNS))

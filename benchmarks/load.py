@@ -27,7 +27,7 @@ from benchmarks import random_model, texts
 from benchmarks.artifacts import add_options, prepare
 from benchmarks.load_servers import server
 from benchmarks.open_loop import OpenLoop, Outcome
-from benchmarks.report import markdown, parser, save, some_of
+from benchmarks.report import keep, markdown, parser, save, some_of
 from benchmarks.systems import MAX_LENGTH
 
 SYSTEMS = ("dragoman", "static dragoman", "static ctranslate2")
@@ -155,6 +155,7 @@ async def sweep(addresses: dict[str, str], given: argparse.Namespace, chosen: li
                 await contender.phase(rate, given, chosen, number)
             number += 1
         rows += [contender.row(given, overload=False) for contender in contenders]
+        keep(given.out, "load", rows)
         rate *= given.growth
     for i in range(given.repeats):
         for contender in in_turn(contenders, number + i):
@@ -194,8 +195,11 @@ def doubts(rows: list[dict[str, Any]], growth: float, phases: int) -> list[str]:
 
 def plot(path: Path, rows: list[dict[str, Any]], objective_ms: float) -> None:
     """p99 and goodput against the rate. Needs matplotlib."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        print(f"no {path}: matplotlib is not installed (extra 'bench')", file=sys.stderr)
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -23,7 +23,7 @@ import onnxruntime as ort
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import texts
-from benchmarks.report import markdown, numbers, parser, save
+from benchmarks.report import keep, markdown, numbers, parser, save
 from service.app import Application
 from service.client import Client, ServiceError
 from service.config import ServiceConfig
@@ -133,6 +133,7 @@ async def measure(address: str, given: argparse.Namespace) -> list[dict[str, Any
             }
             print(markdown([row], COLUMNS).splitlines()[-1], flush=True)
             rows.append(row)
+            keep(given.out, "overhead", rows)
     return rows
 
 

@@ -11,35 +11,46 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+QUICK_RESULTS = Path("build/bench/quick")  # small measurements do not replace recorded ones
+LOAD_AT_START = os.getloadavg()[0]
 # Instructions that decide which kernels run.
 NOTABLE_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm"}
-PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "ctranslate2", "transformers", "torch", "grpcio")
+# Settings of libraries that decide how they use the processors.
+SETTINGS = ("OMP_", "MKL_", "CT2_", "KMP_", "MALLOC_", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
+PACKAGES = ("dragoman", "onnxruntime-gpu", "onnxruntime", "numpy", "ctranslate2", "transformers", "torch", "grpcio")
 
 Row = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """CPU, its notable instructions, cores this process may use, memory, and how busy all of it was at the start."""
+    """CPU, its notable instructions, cores this process may use, memory, and how busy all of it was at the start and is
+    now; the GPU where PyTorch is in use and has one."""
     facts: dict[str, str] = {}
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
-    return {
+    torch = sys.modules.get("torch")
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
+    return gpu | {
         "cpu": facts.get("model name", platform.processor()),
         "family": f"{facts.get('cpu family', '?')}/{facts.get('model', '?')}",
         "cores": len(os.sched_getaffinity(0)),
         "flags": sorted(flags & NOTABLE_FLAGS),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
+        "load_average_at_start": round(LOAD_AT_START, 2),
         "load_average": round(os.getloadavg()[0], 2),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)},
     }
 
 
@@ -52,6 +63,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str:
+    """Of the working tree, with "-dirty" where files were changed; empty outside of a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -70,18 +91,33 @@ def shortened(word: str) -> str:
 
 def save(path: Path, name: str, rows: Sequence[Row], **facts: Any) -> None:
     """Writes one benchmark's results. ``facts``: seeds, objectives, whatever a reader needs besides the rows."""
+    write(path, name, rows, facts)
+    partial(path).unlink(missing_ok=True)
+    print(f"wrote {path}")
+
+
+def keep(path: Path, name: str, rows: Sequence[Row]) -> None:
+    """Writes the rows that are finished, beside what ``save`` will write: a run that is stopped leaves them there."""
+    write(partial(path), name, rows, {"complete": False})
+
+
+def partial(path: Path) -> Path:
+    return path.with_suffix(".partial.json")
+
+
+def write(path: Path, name: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     values = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": command_line(sys.argv),
         "machine": machine(),
         "versions": versions(),
+        "commit": commit(),
         **facts,
         "rows": list(rows),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -134,13 +170,23 @@ def parser(description: str, name: str) -> argparse.ArgumentParser:
     """What the command lines of all benchmarks have in common."""
     options = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     options.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="the JSON file to write")
-    options.add_argument("--quick", action="store_true", help="few and small measurements: does it work?")
+    said = f"few and small measurements: does it work? Written to {QUICK_RESULTS}, if --out names nothing else"
+    options.add_argument("--quick", action=Quick, nargs=0, default=False, help=said)
     return options
 
 
+class Quick(argparse.Action):
+    """Sets the flag, and another file than that of the recorded results where none was chosen."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        namespace.quick = True
+        if namespace.out == parser.get_default("out"):
+            namespace.out = QUICK_RESULTS / namespace.out.name
+
+
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, and the quarters of the values below and above it."""
-    if len(values) < 2:
-        return values[0], values[0], values[0]
+    """Median, and the quarters of the values below and above it; of fewer than three values, the least and the most."""
+    if len(values) < 3:  # quartiles of two would lie outside of them
+        return statistics.median(values), min(values), max(values)
     low, middle, high = statistics.quantiles(values, n=4)
     return middle, low, high

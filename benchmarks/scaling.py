@@ -98,7 +98,7 @@ def peak_rss_mib() -> float:
 def rss_of(rows: int, given: argparse.Namespace) -> float:
     """Peak memory of a fresh process that decodes that many rows; 0 rows: that only loads."""
     command = [sys.executable, "-m", "benchmarks.scaling", str(given.bundle), "--precision", given.precision]
-    done = subprocess.run([*command, "--rss-of", str(rows)], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--rss-of", str(rows)], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout)
 
 
@@ -112,8 +112,11 @@ def print_rss(bundle: Bundle, precision: str, rows: int) -> int:
 
 def plot(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     """One panel for each thing that grows. Needs matplotlib."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        print(f"no {path}: matplotlib is not installed (extra 'bench')", file=sys.stderr)
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -61,7 +61,7 @@ def peers(values: Values) -> str:
 
 
 def speedup(row: Values) -> str:
-    if row["system"].startswith("dragoman"):
+    if row["system"].startswith("dragoman") or "ratio" not in row:
         return ""
     low, high = row["ratio_quartiles"]
     return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
@@ -238,7 +238,13 @@ TABLES: Mapping[str, Callable[[Values], str]] = {
 
 
 def rendered(values: Values) -> str:
-    """The table of one result, with the command and the machine below it."""
+    """The table of one result, with the command and the machine below it.
+
+    Raises:
+        ValueError: it was measured with --quick, or not to its end. KeyError: something is not in it.
+    """
+    if "--quick" in values["command"].split() or not values.get("complete", True):
+        raise ValueError("measured with --quick, or not to its end")
     machine = values["machine"]
     flags = ", ".join(machine["flags"])
     where = f"{machine['cores']} cores of {machine['cpu']} ({flags})"
@@ -250,14 +256,20 @@ def updated(text: str, results: Path) -> str:
     """``text`` with every table anew.
 
     Raises:
-        ValueError: a place names a result that is not there.
+        ValueError: a place names a result that is not there or cannot be used, or a place has no end.
     """
+    begun, ended, places = text.count("<!-- table:"), text.count("<!-- end -->"), len(PLACE.findall(text))
+    if not begun == ended == places:
+        raise ValueError(f"{begun} tables begin and {ended} end, which makes {places} places for tables")
 
     def replace(place: re.Match[str]) -> str:
         path = results / f"{place['name']}.json"
         if not path.exists():
             raise ValueError(f"a page wants the table {place['name']!r}, but there is no {path.name}")
-        return f"{place[1]}\n{rendered(load(path))}\n{place[4]}"
+        try:
+            return f"{place[1]}\n{rendered(load(path))}\n{place[4]}"
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"no table can be made of {path.name}: {type(error).__name__}: {error}") from error
 
     return PLACE.sub(replace, text)
 
@@ -266,15 +278,21 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     arguments.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
     given = arguments.parse_args()
-    is_current = True
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = updated(text, RESULTS)
-        is_current = is_current and text == new
-        if not given.check:
-            page.write_text(new, encoding="utf-8")
-            print(f"{len(PLACE.findall(text))} tables in {page.name}")
-    return int(given.check and not is_current)
+    old = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    new: dict[Path, str] = {}
+    for page, text in old.items():  # all of them before one is written
+        try:
+            new[page] = updated(text, RESULTS)
+        except ValueError as error:
+            sys.exit(f"{page.name}: {error}")
+    if given.check:
+        outdated = [page.name for page in PAGES if old[page] != new[page]]
+        print(f"out of date: {', '.join(outdated)}" if outdated else "every table is current")
+        return int(bool(outdated))
+    for page, text in new.items():
+        page.write_text(text, encoding="utf-8")
+        print(f"{len(PLACE.findall(text))} tables in {page.name}")
+    return 0
 
 
 if __name__ == "__main__":
