@@ -1,9 +1,11 @@
-"""One checkpoint in the form of each system; made once, and anew when the checkpoint is newer.
+"""One checkpoint in the form of each system; made once, and anew when the checkpoint or what converts it is another.
 
 Knows: who writes which form. Does not know: systems (systems.py).
 """
 
 import argparse
+import hashlib
+import importlib.metadata
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +70,16 @@ def load_checkpoint(path: Path) -> Loaded:
     return Loaded(read.model, read.tokenizer, description, read.decoding, path)
 
 
+def converters() -> str:
+    """A digest of the code that writes the forms: what another version wrote says nothing of this one."""
+    root = Path(__file__).parents[1]
+    files = [file for package in ("export", "model") for file in sorted((root / package).rglob("*.py"))]
+    digest = hashlib.sha256(importlib.metadata.version("ctranslate2").encode())
+    for file in (*files, root / "benchmarks" / "ctranslate2_model.py"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def prepare(given: argparse.Namespace) -> tuple[ModelConfig, Artifacts]:
     """Converts the checkpoint into folders below ``given.work``; only its bundle where that is given.
 
@@ -85,7 +97,8 @@ def prepare(given: argparse.Namespace) -> tuple[ModelConfig, Artifacts]:
     artifacts = Artifacts(folder / "bundle", folder / "ctranslate2", theirs, vocabulary)
     chosen = artifacts._replace(bundle=given.bundle) if given.bundle else artifacts
     done = folder / "source"
-    stamp = f"{max(file.stat().st_mtime_ns for file in checkpoint.iterdir())} {given.bundle}"
+    newest = max(file.stat().st_mtime_ns for file in checkpoint.iterdir())
+    stamp = f"{checkpoint.resolve()} {newest} {given.bundle} {given.forced} {converters()}"
     if done.exists() and done.read_text() == stamp:
         return model.config, chosen
     shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import random_model, texts
 from benchmarks.artifacts import add_options, prepare
-from benchmarks.report import machine, markdown, numbers, parser, save, some_of, spread
+from benchmarks.report import keep, machine, markdown, numbers, parser, save, some_of, spread
 from benchmarks.systems import MAX_LENGTH, Artifacts, System, make, named, variants
 from model.evaluate import score
 
@@ -41,11 +41,12 @@ COLUMNS = {
 
 
 class Workload(NamedTuple):
-    """batches: lists of texts, each given to a system at once."""
+    """batches: lists of texts, each given to a system at once. is_forced: translations have ``max_length`` tokens."""
 
     batches: list[list[str]]
     num_beams: int
     max_length: int
+    is_forced: bool
 
 
 class Loaded:
@@ -67,11 +68,23 @@ class Loaded:
 
 
 def run(system: System, workload: Workload) -> tuple[float, int]:
-    """Seconds and target tokens of the whole workload."""
+    """Seconds and target tokens of the whole workload.
+
+    Raises:
+        RuntimeError: there are not as many translations as texts, or not all of them have the forced length.
+    """
     time.sleep(PAUSE_S)
     started = time.perf_counter()
     outputs = [system.translate(batch, workload.num_beams, workload.max_length) for batch in workload.batches]
-    return time.perf_counter() - started, sum(output.num_tokens for output in outputs)
+    seconds, num_tokens = time.perf_counter() - started, sum(output.num_tokens for output in outputs)
+    num_texts = sum(map(len, workload.batches))
+    if (found := sum(len(output.texts) for output in outputs)) != num_texts:
+        raise RuntimeError(f"{type(system).__name__}: {num_texts} texts became {found}")
+    if workload.is_forced and num_tokens != num_texts * workload.max_length:
+        raise RuntimeError(
+            f"{type(system).__name__}: {num_texts} times {workload.max_length} tokens became {num_tokens}"
+        )
+    return seconds, num_tokens
 
 
 def fastest(loaded: Loaded, family: str, workload: Workload, cores: int) -> tuple[Any, ...]:
@@ -101,9 +114,6 @@ def compare(loaded: Loaded, families: Sequence[str], workload: Workload, rounds:
     count = sum(map(len, workload.batches))
     rows = []
     for family in families:
-        ours = times.get(REFERENCE.get(family, ""))
-        ratios = [theirs / own for theirs, own in zip(times[family], ours, strict=True)] if ours else [1.0] * rounds
-        middle, low, high = spread(ratios)
         rows.append({
             "num_sentences": len(workload.batches[0]),
             "num_beams": workload.num_beams,
@@ -113,11 +123,18 @@ def compare(loaded: Loaded, families: Sequence[str], workload: Workload, rounds:
             "sentences_per_s": count / statistics.median(times[family]),
             "ms": statistics.median(times[family]) * 1000 / len(workload.batches),
             "tokens_per_sentence": tokens[family] / count,
-            "ratio": middle,
-            "ratio_quartiles": [low, high],
             "times_s": times[family],
-        })  # fmt: skip
+        } | ratio_to_ours(family, times))  # fmt: skip
     return rows
+
+
+def ratio_to_ours(family: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    """Median and quartiles of the paired ratios; nothing where Dragoman was not measured beside it."""
+    ours = times.get(REFERENCE.get(family, family))
+    if ours is None:
+        return {}
+    middle, low, high = spread([theirs / own for theirs, own in zip(times[family], ours, strict=True)])
+    return {"ratio": middle, "ratio_quartiles": [low, high]}
 
 
 def batches_of(chosen: Sequence[str], size: int, single: int) -> list[list[str]]:
@@ -171,8 +188,10 @@ def main() -> int:
     loaded, rows, families = Loaded(artifacts), [], given.systems
     for size in given.sentences:
         for num_beams in given.beams:
-            workload = Workload(batches_of(chosen, size, given.single), num_beams, given.forced or MAX_LENGTH)
+            batches = batches_of(chosen, size, given.single)
+            workload = Workload(batches, num_beams, given.forced or MAX_LENGTH, given.forced > 0)
             rows += compare(loaded, families, workload, given.rounds)
+            keep(given.out, "peers", rows)
             print(markdown(rows[-len(families) :], COLUMNS), flush=True)
     facts: dict[str, Any] = {"seed": given.seed, "texts": given.texts if not given.forced else "random", "model": model}
     if given.quality and not given.forced:

@@ -119,14 +119,14 @@ class Transformers:
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        torch.set_num_threads(threads)
-        self.torch = torch
+        self.torch, self.threads = torch, threads
         self.tokenizer = read_tokenizer(artifacts.vocabulary)
         self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(artifacts.transformers).eval()
         self.model.generation_config.max_length = None  # each call says it
 
     def translate(self, texts: Sequence[str], num_beams: int, max_length: int) -> Output:
         torch, tokenizer = self.torch, self.tokenizer
+        torch.set_num_threads(self.threads)  # one number for all of a process: another one may be loaded beside
         ids = [[*row, tokenizer.end] for row in tokenizer.encode(texts)]
         source = torch.full((len(ids), max(map(len, ids))), tokenizer.pad)
         for row, tokens in zip(source, ids, strict=True):
