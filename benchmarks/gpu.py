@@ -80,6 +80,7 @@ def run(name: str, command: list[str], work: Path, rehearse: bool) -> dict[str, 
     """What a part left behind: its exit code, its last lines, and its JSON if it came so far."""
     result, log = work / f"{name}.json", work / f"{name}.log"
     out = [] if name == "tests" else ["--out", str(result)]
+    result.unlink(missing_ok=True)  # a part that fails has no results, least of all those of another day
     environment = os.environ | ({"DRAGOMAN_GPU_TRIAL": "1"} if rehearse else {})
     print(f"{name}: {' '.join(command)}", flush=True)
     started = time.monotonic()
@@ -145,6 +146,11 @@ def main() -> int:
     options.add_argument("--only", action="append", help="a part to run; may be repeated (default: all)")
     options.add_argument("--rehearse", action="store_true", help="all of it in host memory, small: does it work?")
     given = options.parse_args()
+    if given.quick:
+        given.rows, given.sentences = [1, 8], 8
+    names = [name for name, _ in parts(given, given.work)]
+    if unknown := set(given.only or ()) - set(names):
+        options.error(f"--only {unknown.pop()}: the parts are {', '.join(names)}")
     if not given.rehearse and (absent := gpu.missing()):
         print(f"this needs a GPU; missing: {'; '.join(absent)}", file=sys.stderr)
         return 78

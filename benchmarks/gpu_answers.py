@@ -114,10 +114,12 @@ def main() -> int:
     options.add_argument("--max-rows", type=int, default=256)
     options.add_argument("--rehearse", action="store_true", help="in host memory: does this program work?")
     given = options.parse_args()
+    if given.quick:
+        given.sentences = 8
     texts, references = read_texts(given, Bundle.open(given.bundle).manifest)
     with device_or_rehearsal(given.rehearse) as kind:
         rows = compare(given.bundle, texts, references, kind, given.max_rows)
-    report.save(given.out, "gpu_answers", rows)
+    report.save(given.out, "gpu_answers", rows, device=kind)
     return 0
 
 

@@ -121,7 +121,7 @@ def main() -> int:
     bandwidth = measured_bandwidth(kind, 1 << (24 if given.rehearse else 30))
     print(f"bandwidth of a copy: {bandwidth / 1e9:,.0f} GB/s")
     steps = [row for path in given.bundles for row in measure_steps(path, kind, given.rows, bandwidth, repeats)]
-    report.save(given.out, "gpu_steps", steps, bandwidth_gb_s=bandwidth / 1e9)
+    report.save(given.out, "gpu_steps", steps, bandwidth_gb_s=bandwidth / 1e9, device=kind)
     return 0
 
 

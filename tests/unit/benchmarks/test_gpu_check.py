@@ -40,6 +40,22 @@ def test_a_part_that_fails_keeps_the_others_results(tmp_path: Path, monkeypatch:
     assert "no_such_module" in found["steps"]["said"][-1]
 
 
+def test_results_of_another_day_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "steps.json").write_text('{"rows": [{"rows": 256}]}')
+    monkeypatch.setattr(gpu_check, "prepare", lambda *_: {})
+    assert "rows" not in gpu_check.run("steps", ["no_such_module"], tmp_path, rehearse=True)
+
+
+def test_a_part_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--only", "speed", "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main()
+    assert ended.value.code == 2
+    assert "the parts are tests, answers, steps, peers tiny" in capsys.readouterr().err
+
+
 def test_an_aim_is_reached_by_what_was_found_only() -> None:
     steps = [{"model": "base 1", "rows": 256, "beams": 1, "floor_ms": 1.0, "recorded_ms": 2.0, "tokens_per_s": 1.0}]
     peers = [
