@@ -46,8 +46,8 @@ def main() -> None:
         source = Path(folder, "in.jsonl")
         source.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences))
         rows = [
-            measured(lambda: alone(engine, sentences, decoding), lambda: job(engine, source))
-            for _ in range(options.rounds + 1)
+            measured(lambda: alone(engine, sentences, decoding), lambda: job(engine, source, len(sentences)), turn)
+            for turn in range(options.rounds + 1)
         ][1:]  # the first round warms up
     engine.close()
     ratios = {name: statistics.median(row[name] for row in rows) for name in ("wall_ratio", "cpu_ratio")}
@@ -63,22 +63,24 @@ def alone(engine: EmbeddedEngine, sentences: list[str], decoding: DecodeOptions)
         engine.translator.translate(sentences[first : first + MAX_TEXTS], decoding)
 
 
-def job(engine: EmbeddedEngine, path: Path) -> None:
-    """The whole job but loading the model."""
+def job(engine: EmbeddedEngine, path: Path, num_rows: int) -> None:
+    """The whole job but loading the model. Raises RuntimeError where a row failed or is not there."""
     output = path.with_name("out.jsonl")
     source = open_source(InputFiles.find(str(path)), KIND, SourceOptions())
     done = Job(source, open_writer(source, KIND), "", output)
     done.open({})
     pipeline = Pipeline(source, engine, OutcomeCache())
     done.run(pipeline)
-    done.finish()
+    summary = done.finish()
+    if summary.failed or summary.rows != num_rows:
+        raise RuntimeError(f"of {num_rows} rows {summary.rows} are done and {summary.failed} failed")
     output.unlink()
 
 
-def measured(first: Callable[[], None], second: Callable[[], None]) -> dict[str, float]:
-    """Seconds of both, one after the other, and how fast the second is beside the first."""
-    found = [seconds(work) for work in (first, second)]
-    (wall_a, cpu_a), (wall_b, cpu_b) = found
+def measured(first: Callable[[], None], second: Callable[[], None], turn: int) -> dict[str, float]:
+    """Seconds of both, one after the other, who begins changing, and how fast the second is beside the first."""
+    found = {work: seconds(work) for work in ((first, second) if turn % 2 else (second, first))}
+    (wall_a, cpu_a), (wall_b, cpu_b) = found[first], found[second]
     return {
         "engine_wall_s": wall_a,
         "job_wall_s": wall_b,

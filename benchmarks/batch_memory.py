@@ -97,11 +97,14 @@ def measured(kind: str, num_rows: int, folder: Path) -> dict[str, Any]:
             pipe.write(block)
             num_bytes += len(block)
     _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the job of {num_rows} rows ended with exit code {process.returncode}")
     with output.open("rb") as file:
         num_lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    if process.returncode or num_lines != num_rows:
-        raise RuntimeError(f"{num_rows} rows became {num_lines}, exit code {process.returncode}")
+    if num_lines != num_rows:
+        raise RuntimeError(f"{num_rows} rows became {num_lines}")
     num_written = output.stat().st_size
     output.unlink()
     return {
@@ -111,7 +114,7 @@ def measured(kind: str, num_rows: int, folder: Path) -> dict[str, Any]:
         "input_mib": num_bytes / 2**20,
         "output_mib": num_written / 2**20,
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "wall_s": time.monotonic() - started,
+        "wall_s": wall_s,
     }
 
 

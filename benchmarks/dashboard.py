@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ RULES = DASHBOARD.parents[1] / "prometheus" / "dragoman.rules.yaml"
 VARIABLES = {"job": "dragoman", "instance": ".*", "__rate_interval": "10s"}
 # So small that a burst fills it.
 SERVE = ["--max-queue-sentences", "128", "--admit-grace-s", "0.1", "--log-level", "error"]
+NUM_CALLERS = 4
 LONG = "and then we went on " * 60
 UNITS = {"percentunit": (100.0, "%"), "bytes": (2.0**-20, "MiB"), "s": (1.0, "s"), "reqps": (1.0, "1/s")}
 Series = tuple[str, list[list[float]]]
@@ -55,18 +57,18 @@ class MixedLoad:
         self._address = address
         self._period_s = period_s
         self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(4)]
+        self._threads = ThreadPoolExecutor(NUM_CALLERS)
 
     def __enter__(self) -> "MixedLoad":
         self._started = time.monotonic()
-        for thread in self._threads:
-            thread.start()
+        self._runs = [self._threads.submit(self._run, number) for number in range(NUM_CALLERS)]
         return self
 
     def __exit__(self, *error: object) -> None:
         self._end.set()
-        for thread in self._threads:
-            thread.join()
+        self._threads.shutdown()
+        for run in self._runs:
+            run.result()  # a caller that failed made less load than it should have
 
     def _run(self, number: int) -> None:
         rng = random.Random(number)

@@ -199,6 +199,8 @@ def searches(
     translator = Translator.load(given.bundle, settings("fp32"))
     languages = choose_languages(translator.manifest, *codes)
     texts = whole_sentences(translator, languages, texts, given.sentences)
+    if not texts:
+        sys.exit(f"{given.text} has no text that is one sentence: nothing can be compared")
     sources = [folder.encode(text) for text in texts]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="dragoman-ctranslate2-") as place:

@@ -180,10 +180,10 @@ def evaluate(run: Path, data: Path, work: Path, options: argparse.Namespace) -> 
     return row | {"num_sentences": len(found), "num_equal": equal, "num_ties": ties}
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Mean and standard deviation over the runs, beside what was published."""
     scores = [row["bleu_pytorch"] for row in rows]
-    deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
+    deviation = statistics.stdev(scores) if len(scores) > 1 else None  # of one run nothing is known
     return {"published_bleu": PUBLISHED_BLEU, "mean_bleu": statistics.fmean(scores), "standard_deviation": deviation}
 
 
@@ -197,6 +197,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/multi30k"), help="where averages and bundles go")
     parser.add_argument("--out", type=Path, default=report.RESULTS / "multi30k.json", help="the JSON file to write")
     options = parser.parse_args()
+    if options.count and options.out == parser.get_default("out"):
+        options.out = report.QUICK_RESULTS / options.out.name
     torch.set_num_threads(1)  # so small a model gains nothing from more
     data = root("multi30k-en-de") / "multi30k-en-de"
     try:
@@ -204,7 +206,8 @@ def main() -> int:
     except checkpoint.CheckpointError as error:
         parser.error(str(error))
     found = summary(rows)
-    print(f"mean {found['mean_bleu']:.2f} +- {found['standard_deviation']:.2f}, published {PUBLISHED_BLEU:.2f}")
+    several = f" +- {found['standard_deviation']:.2f}" if found["standard_deviation"] is not None else ", one run"
+    print(f"mean {found['mean_bleu']:.2f}{several}, published {PUBLISHED_BLEU:.2f}")
     report.save(options.out, "multi30k", rows, num_beams=NUM_BEAMS, **found)
     return int(any(row["num_equal"] + row["num_ties"] < row["num_sentences"] for row in rows))
 

@@ -162,7 +162,8 @@ def throughput(
     with ExitStack() as stack:
         replicas = [started(stack, port, core) for port, core in zip(ports, cores, strict=False)]
         row = measured(replicas, ports, beams, texts, num_open)
-        if sum(replica.stop() for replica in replicas):
+        codes = [replica.stop() for replica in replicas]
+        if any(codes):
             raise RuntimeError("a replica did not end with 0")
     return row
 

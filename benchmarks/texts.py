@@ -57,6 +57,8 @@ def choose(kind: str, count: int, seed: int) -> Pairs:
     for i, each in enumerate(kinds):
         pairs = list(zip(*read(each), strict=True))
         wanted = count // len(kinds) + (i < count % len(kinds))
+        if wanted > len(pairs):
+            sys.exit(f"{count} texts of kind {kind!r} are wanted; of {each!r} there are {len(pairs)}, not {wanted}")
         chosen += rng.sample(pairs, wanted)
     rng.shuffle(chosen)
     return Pairs([source for source, _ in chosen], [reference for _, reference in chosen])

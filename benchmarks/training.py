@@ -11,6 +11,7 @@ sentences and of parliament mixed, frequencies like those of words, and a transl
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -74,7 +75,8 @@ def beside_plain_loop(ours: Setup, steps: int, warm_up: int) -> dict[str, Any]:
     mine, theirs = compare(ours, ours.changed(**PLAIN), steps, warm_up)
     curves = [[timing.loss for timing in timings] for timings in (mine, theirs)]
     means = [smoothed(curve) for curve in curves]
-    gap = max((abs(a - b) / b for a, b in zip(*means, strict=True)), default=0.0)
+    gaps = [abs(a - b) / b for a, b in zip(*means, strict=True)]
+    gap = max(gaps) if all(map(math.isfinite, gaps)) else math.inf  # of max() a nan may go unseen
     for number, (a, b) in enumerate(zip(*means, strict=True)):
         print(f"steps {10 * number + 1:3} to {10 * number + 10:3}: loss {a:.4f}, plain loop {b:.4f}", flush=True)
     row = judged(mine, theirs, warm_up) | {"what": "all of it (beside the plain loop on the same batches)"}
@@ -125,6 +127,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
     parser.add_argument("--only", action="append", default=[], help="only the parts whose line has this word")
     options = parser.parse_args()
+    if not any(all(word in what for word in options.only) for what, _ in PARTS):
+        parser.error(f"--only {' --only '.join(options.only)}: no part has that in its line")
+    if options.steps + options.warm_up < 10 and not options.quick:
+        parser.error(f"--steps {options.steps}: losses are compared ten steps at a time")
     ours = Setup(max_tokens=options.batch_tokens, threads=options.threads)
     if options.quick:
         ours = ours.changed(model_width=32, feed_forward_width=64, vocab_size=500, max_tokens=300)

@@ -91,6 +91,13 @@ def test_a_contender_steps_when_told_to(monkeypatch: pytest.MonkeyPatch) -> None
     assert first.tokens_per_s > 0
 
 
+def test_a_loss_that_is_no_number_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = [[1.0] * 20, [1.0] * 10 + [float("nan")] * 10]
+    timings = tuple([training_loops.Timing(1.0, 1.0, loss) for loss in curve] for curve in curves)
+    monkeypatch.setattr(training, "compare", lambda *_: timings)
+    assert training.beside_plain_loop(SMALL, 18, 2)["largest_loss_difference"] == float("inf")
+
+
 def test_ratios_are_seen_from_the_right_side() -> None:
     row = {"tokens_per_s": 10.0, "other_tokens_per_s": 20.0, "ratio": 0.5, "ratio_quartiles": [0.4, 0.8]}
     turned = training.turned(row | {"ratio_by_cpu_time": 0.5})
