@@ -14,7 +14,7 @@ from service.client import Client, ServiceError
 from service.client_answers import text_outcome
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
-from service.engine.request import AlignmentLink, FinishReason, Priority, TextResult
+from service.engine.request import AlignmentLink, FinishReason, Priority, TextResult, Timings
 from service.errors import Draining, EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
 from service.transport.security import SecurityOptions
@@ -44,7 +44,17 @@ def test_results_have_everything_the_service_says(client: Client):
         ("A'", (8, 2), -1.5),
     ]
     assert result.finish_reason is FinishReason.END_TOKEN
-    assert result.timings.decode_s == 0.3
+    assert (result.timings.queue_s, result.timings.encode_s, result.timings.decode_s) == (0.1, 0.2, 0.3)
+
+
+def test_every_time_and_flag_of_a_translation_is_read():
+    timings = pb.StageTimings(queue_s=1, encode_s=2, decode_s=3, prepare_s=4, finish_s=5, align_s=6)
+    for flag in ("split", "length_limited", "repetition_found"):
+        translation = pb.Translation(text="A", timings=timings, **{flag: True})  # type: ignore[arg-type]
+        found = text_outcome(pb.TextResult(translation=translation))
+        assert isinstance(found, TextResult)
+        assert found.timings == Timings(1, 2, 3, prepare_s=4, finish_s=5, align_s=6)
+        assert [name for name in ("split", "length_limited", "repetition_found") if getattr(found, name)] == [flag]
 
 
 def test_alignment_comes_where_it_is_asked_for(client: Client):

@@ -1,5 +1,6 @@
 """What the client sends with its calls, what it makes of refusals, and what it leaves behind."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from service.client import Client, ServiceError
+from service.client import Client, ServiceError, channel_options
 from service.connection import AUTHORIZATION, Connection, _Bearer
 from service.decoding.options import DecodeOptions
+from service.engine.request import TextResult
 from service.errors import ConfigurationError, Overloaded
 from tests.unit.transport.running_server import Running, running_on_thread
+from tests.unit.transport.scripted_translator import result_of
 
 EN_FR: dict[str, Any] = {"source": "en", "target": "fr"}
 TIMEOUT_S = 20
@@ -106,3 +109,56 @@ def test_a_token_that_cannot_be_read_fails_the_call_and_says_why(tmp_path: Path)
         assert metadata == ()
         assert isinstance(error, ConfigurationError)
         assert reason in str(error)
+
+
+def test_tls_is_where_anything_of_it_is_given(tmp_path: Path):
+    """So that a token may travel; a certificate or a key alone is a mistake."""
+    pair = {"certificate": tmp_path / "web.pem", "key": tmp_path / "web.key"}
+    for given in ({"tls": True}, {"ca": tmp_path / "ca.pem"}, pair):
+        assert Connection("dragoman:1", token_file=tmp_path / "token", **given).has_tls  # type: ignore[arg-type]
+    assert not Connection("dragoman:1").has_tls
+    for name, path in pair.items():
+        with pytest.raises(ConfigurationError, match="given together"):
+            Connection("dragoman:1", **{name: path})  # type: ignore[arg-type]
+
+
+def test_replicas_are_watched_wherever_the_watcher_can_show_the_token(tmp_path: Path):
+    token = tmp_path / "token"
+    for connection, is_watched in (
+        (Connection("localhost:1"), True),
+        (Connection("dragoman:1", tls=True, token_file=token), True),
+        (Connection("localhost:1", token_file=token), False),
+        (Connection("localhost:1"), True),  # one client's options are not another's
+    ):
+        config = json.loads(dict(channel_options(connection))["grpc.service_config"])
+        assert ("healthCheckConfig" in config) is is_watched
+
+
+def test_a_connection_that_died_is_noticed_and_one_at_rest_is_not_disturbed():
+    """Milliseconds: a server ends connections that ask more often than every ten seconds."""
+    options = dict(channel_options(Connection("localhost:1")))
+    assert 10_000 <= options["grpc.keepalive_time_ms"] <= 60_000
+    assert 5_000 <= options["grpc.keepalive_timeout_ms"] <= 20_000
+
+
+def test_what_no_header_can_hold_is_no_token(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_bytes(b"two\nlines of one file\n")
+    with pytest.raises(ConfigurationError, match="holds no token"):
+        Client(Connection("localhost:1", token_file=file))
+
+
+def test_a_token_that_is_not_there_is_told_before_any_call(tmp_path: Path):
+    for connection in (
+        Connection("localhost:1", token_file=tmp_path / "none"),
+        Connection("dragoman:1", tls=True, token_file=tmp_path / "none"),
+    ):
+        with pytest.raises(ConfigurationError, match="cannot read"):
+            Client(connection)
+
+
+def test_an_answer_may_be_larger_than_the_four_megabytes_of_grpc(server: Running, client: Client):
+    server.translator.answers["a"] = result_of("x" * 5_000_000)
+    [result] = client.translate(["a"], **EN_FR)
+    assert isinstance(result, TextResult)
+    assert len(result.text) == 5_000_000

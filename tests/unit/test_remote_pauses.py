@@ -16,7 +16,7 @@ from service.decoding.options import DecodeOptions
 from service.engine.request import TextResult
 from service.errors import DragomanError, InvalidRequest
 from service.pb import translation_pb2 as pb
-from service.remote_engine import MAX_DELAY_S, OTHER_BYTES, RemoteEngine, _Call
+from service.remote_engine import MAX_DELAY_S, MAX_TRIES, OTHER_BYTES, RemoteEngine, _Call
 from tests.unit.transport.scripted_translator import result_of
 
 PATIENCE_S = 10.0
@@ -38,13 +38,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def engine(clock: Clock) -> Iterator[RemoteEngine]:
+def engine_of(breaks: list[ServiceError], **limits: int) -> RemoteEngine:
+    """Of a service with these limits, and of one model."""
     model = pb.Model(name="en-fr", source_languages=["en"], target_languages=["fr"])
-    limits = pb.Limits(max_text_characters=1000, max_message_bytes=100)
-    response = pb.ListModelsResponse(models=[model], limits=limits)
+    response = pb.ListModelsResponse(models=[model], limits=pb.Limits(**limits))
     client: Any = SimpleNamespace(list_models=lambda: response, close=lambda: None)
-    engine = RemoteEngine(client, "en", "fr", DecodeOptions(), num_streams=0, patience_s=PATIENCE_S)
+    return RemoteEngine(
+        client, "en", "fr", DecodeOptions(), num_streams=0, patience_s=PATIENCE_S, on_break=breaks.append
+    )
+
+
+@pytest.fixture
+def breaks() -> list[ServiceError]:
+    """Why streams ended, as the engine tells it."""
+    return []
+
+
+@pytest.fixture
+def engine(clock: Clock, breaks: list[ServiceError]) -> Iterator[RemoteEngine]:
+    engine = engine_of(breaks, max_text_characters=1000, max_message_bytes=100)
     yield engine
     engine.close()
 
@@ -145,6 +157,62 @@ def test_what_the_service_could_never_take_is_not_sent(engine: RemoteEngine):
         assert isinstance(answer, InvalidRequest)
     assert Answers(engine, "é" * (bytes_left // 2)).found == []
     assert engine.next_text() is not None
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_service_that_names_no_limit_of_bytes_has_none():
+    engine = engine_of([], max_text_characters=1000)
+    assert Answers(engine, "x" * 1000).found == []
+    [refused] = Answers(engine, "x" * 1001).found
+    assert "1001 characters are more than the service's 1000" in str(refused)
+    engine.close()
+
+
+def test_what_no_utf_8_has_is_counted_like_any_other_text(engine: RemoteEngine):
+    """A lone surrogate: the client's own error says so; one here would end whoever reads the texts."""
+    assert Answers(engine, "\ud800").found == []
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"])
+def test_a_text_that_was_not_done_is_sent_again_as_often_as_it_takes(engine: RemoteEngine, clock: Clock, code: str):
+    text = Answers(engine, "a")
+    for _ in range(2 * MAX_TRIES):
+        pause_after(engine, clock, ServiceError(code, "not now"))
+    assert text.found == []
+
+
+def test_a_text_that_may_be_the_reason_is_sent_so_many_times(engine: RemoteEngine, clock: Clock):
+    text = Answers(engine, "a")
+    for _ in range(MAX_TRIES):
+        assert text.found == []
+        pause_after(engine, clock, ServiceError("INTERNAL", "a bug"))
+    assert [str(answer) for answer in text.found] == ["INTERNAL: a bug"]
+
+
+def test_texts_that_come_back_keep_their_order_and_go_first(engine: RemoteEngine):
+    for text in "abcd":
+        Answers(engine, text)
+    sent = [engine.next_text() for _ in range(2)]
+    engine.put_back([item for item in sent if item is not None])
+    assert [item.text for item in engine._waiting] == ["a", "b", "c", "d"]
+
+
+def test_a_break_is_told_once_until_the_next_answer(engine: RemoteEngine, clock: Clock, breaks: list[ServiceError]):
+    idle, broken = (ServiceError(code, "") for code in ("DEADLINE_EXCEEDED", "INTERNAL"))
+    engine._broken(idle)
+    assert breaks == [], "there was no text to send again"
+    for text in "ab":
+        Answers(engine, text)
+    engine._broken(broken)
+    engine._broken(idle)
+    assert breaks == [broken]
+    clock.now += MAX_DELAY_S
+    pause_after(engine, clock, result_of("a"))
+    engine._broken(idle)
+    assert breaks == [broken, idle]
+    assert engine.failure is None
+    engine._broken(ServiceError("UNAUTHENTICATED", "the token is not known here"))
+    assert "UNAUTHENTICATED" in str(engine.failure), "no other stream would change that"
 
 
 def test_a_text_that_comes_while_its_stream_ends_goes_to_the_next(
