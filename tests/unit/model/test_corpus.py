@@ -3,18 +3,20 @@
 import bz2
 import gzip
 import lzma
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.config import CorpusConfig
-from model.corpus import CorpusError, fit_pairs, read_pairs
+from model.corpus import CorpusError, fit_pairs, read_pairs, reservoir, unfit
 from model.scripts import is_in_script
-from model.token_store import RawArray, TokenStore, prepare
+from model.token_store import RawArray, TokenStore, fingerprint, prepare
 from service.runtime.tokenizer import Tokenizer
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -100,6 +102,26 @@ class TestCleaning:
         config = replace(tsv(tmp_path / "a.tsv", pair + "\n"), max_tokens=20, max_length_ratio=2.0)
         assert self.reasons(config, tokenizer) == {"read": 1, reason: 1}
 
+    @pytest.mark.parametrize(
+        ("num_source", "num_target", "reason"),
+        [
+            (20, 20, None),
+            (20, 21, "too_long"),
+            (3, 10, None),  # twice as many and four
+            (3, 11, "length_ratio"),
+            (11, 3, "length_ratio"),
+            (0, 1, "empty"),
+        ],
+    )
+    def test_limits_are_inclusive(self, num_source: int, num_target: int, reason: str | None) -> None:
+        config = CorpusConfig(name="test", tsv="a.tsv", max_tokens=20, max_length_ratio=2.0)
+        assert unfit("a", "b", num_source, num_target, config) == reason
+
+    def test_a_short_copy_may_be_a_name(self) -> None:
+        config = CorpusConfig(name="test", tsv="a.tsv")
+        assert [unfit("Oslo", "Oslo", count, count, config) for count in (3, 4)] == [None, "copy"]
+        assert unfit("Oslo", "Oslo", 4, 4, replace(config, drop_copies=False)) is None
+
     def test_duplicates(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         config = tsv(tmp_path / "a.tsv", "1\tun\n2\tdeux\n1\tun\n")
         assert self.reasons(config, tokenizer) == {"read": 3, "kept": 2, "duplicate": 1}
@@ -124,6 +146,21 @@ class TestStore:
         prepare(config, tokenizer, tmp_path / "store")
         assert (tmp_path / "store" / "tokens.npy").stat().st_mtime_ns == made
         assert len(prepare(replace(config, max_pairs=1), tokenizer, tmp_path / "store")) == 1
+
+    def test_every_rule_of_cleaning_is_part_of_what_it_is(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n")
+        rules: list[dict[str, Any]] = [
+            {"max_tokens": 7},
+            {"max_length_ratio": 7.0},
+            {"drop_copies": not config.drop_copies},
+            {"drop_duplicates": not config.drop_duplicates},
+            {"max_pairs": 7},
+            {"source_script": "latin"},
+            {"target_script": "latin"},
+        ]
+        found = [fingerprint(replace(config, **rule), tokenizer) for rule in [{}, {}, *rules]]
+        assert found[0] == found[1]
+        assert len(set(found)) == 1 + len(rules)
 
     @pytest.mark.parametrize("report", ["", "{", "[]", '{"fingerprint": 1}'])
     def test_interrupted_preparation_is_made_again(self, report: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -186,3 +223,15 @@ def test_several_scripts_are_one_wish() -> None:
     assert not is_in_script("東京タワーです", "hiragana")
     assert is_in_script("Montréal", "Latin")
     assert is_in_script("12:30 !", "greek"), "text without letters has no script"
+
+
+def test_a_sample_takes_each_pair_with_the_same_chance() -> None:
+    pairs = [(str(number), "") for number in range(8)]
+    rng, chosen = random.Random(1), Counter[str]()
+    for _ in range(4000):
+        sample, number = reservoir(iter(pairs), 3, rng)
+        assert (len(set(sample)), number) == (3, 8)
+        chosen.update(source for source, _ in sample)
+    assert [chosen[source] / 4000 for source, _ in pairs] == [pytest.approx(3 / 8, abs=0.04)] * 8
+    for size in (8, 9):
+        assert reservoir(iter(pairs), size, rng) == (pairs, 8)
