@@ -20,6 +20,19 @@ def test_the_quota_of_the_control_group(
     assert cpus.cgroup_cpus() == expected
 
 
+@pytest.mark.parametrize(("quota", "expected"), [("-1\n", None), ("50000\n", 0.5), (None, None)])
+def test_the_quota_of_an_older_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, expected: float | None
+) -> None:
+    files = tmp_path / "quota", tmp_path / "period"
+    if quota is not None:
+        files[0].write_text(quota)
+        files[1].write_text("100000\n")
+    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "nothing")
+    monkeypatch.setattr(cpus, "CGROUP_V1", files)
+    assert cpus.cgroup_cpus() == expected
+
+
 @pytest.mark.parametrize(("quota", "expected"), [(None, 8), (1.5, 2), (0.25, 1), (64.0, 8)])
 def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int) -> None:
     monkeypatch.setattr(cpus, "cgroup_cpus", lambda: quota)

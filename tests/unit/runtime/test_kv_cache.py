@@ -91,6 +91,38 @@ def test_chosen_sources_are_stored_where_they_are_wanted(places: list[int]) -> N
             assert np.allclose(stored, np.broadcast_to(wanted, stored.shape)), (part, layer)
 
 
+def filled() -> KVCache:
+    """With other numbers at every place."""
+    held = cache()
+    for start, block in enumerate(held.blocks.values()):
+        block[...] = np.arange(start, start + block.size).reshape(block.shape)
+    return held
+
+
+def test_rows_are_copied_with_all_their_positions() -> None:
+    held = filled()
+    held.lengths[:2] = 3, 5
+    before = {name: buffer.copy() for name, buffer in held.buffers.items() if name.startswith("self")}
+    held.copy_rows(np.array([0, 1]), np.array([3, 2]))
+    assert held.lengths.tolist() == [3, 5, 5, 3, 0]
+    assert len(before) == 6
+    for name, was in before.items():
+        for source, target in ((0, 3), (1, 2)):
+            length = held.lengths[source]
+            assert (held.buffers[name][target, :, :length] == was[source, :, :length]).all(), name
+
+
+def test_a_sentence_moves_with_all_its_positions() -> None:
+    held = filled()
+    held.source_lengths_less_1[2] = 6
+    before = {name: buffer.copy() for name, buffer in held.buffers.items() if name.startswith("cross")}
+    held.move_sentence(2, 0)
+    assert held.source_lengths_less_1[0] == 6
+    assert len(before) == 6
+    for name, was in before.items():
+        assert (held.buffers[name][0, :, :7] == was[2, :, :7]).all(), name
+
+
 def test_the_last_shapes_stay_bound_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     held = cache()
     monkeypatch.setattr(session, "BoundShape", Mock(side_effect=lambda *_: Mock()))
