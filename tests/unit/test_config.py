@@ -99,6 +99,8 @@ def test_the_environment_can_name_the_file(tmp_path: Path):
         ("max_rows = true", "max_rows .True. must be a whole number"),
         ("reflection = 1", "must be true or false"),
         ("bundle = 'a'", "must be a list of strings"),
+        ("bundle = ['a', 1]", "must be a list of strings"),
+        ("drain_grace_s = true", "must be a number"),
         ("max_rows = ", "not valid TOML"),
         (f"max_delay_s = 1{400 * '0'}", "max_delay_s must be a number of less than 309 digits"),
         (f"max_rows = 1{5000 * '0'}", "not valid TOML"),
@@ -154,6 +156,8 @@ def test_truth_values_of_the_environment(text: str, value: bool):
         ({"drain_grace_s": float("inf")}, "drain_grace_s"),
         ({"listen": "50051"}, "listen .'50051'. must have the form HOST:PORT"),
         ({"listen": "::1:50051"}, "listen"),
+        ({"listen": "localhost:\uff15\uff10"}, "listen"),
+        ({"listen": "localhost:65536"}, "listen"),
         ({"metrics_listen": "localhost:99999"}, "metrics_listen"),
         ({"log_level": "loud"}, "log_level"),
         ({"log_format": "xml"}, "log_format"),
@@ -220,3 +224,4 @@ def test_every_setting_of_an_engine_reaches_it():
 def test_addresses():
     assert parse_address("listen", "[::]:50051") == ("::", 50051)
     assert parse_address("listen", "localhost:0") == ("localhost", 0)
+    assert parse_address("listen", "localhost:65535") == ("localhost", 65535)

@@ -3,10 +3,11 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
-from service.logs import configure, request_id, trace_id
+from service.logs import MAX_EXCEPTIONS, configure, request_id, trace_id
 
 
 @pytest.fixture
@@ -76,3 +77,40 @@ def test_ids_of_the_trace_stand_beside_the_request(stream: io.StringIO):
     logging.getLogger("dragoman.test").info("x")
     trace_id.reset(token)
     assert json.loads(stream.getvalue())["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_times_are_utc_and_say_so(stream: io.StringIO, form: str):
+    configure("info", form, stream)
+    logging.getLogger("dragoman.test").info("x")
+    assert "+00:00" in stream.getvalue()
+
+
+def test_facts_stand_as_they_are_whatever_they_are(stream: io.StringIO):
+    configure("info", "json", stream)
+    logging.getLogger("dragoman.test").info("x", extra={"facts": {"bundle": Path("models/été")}})
+    assert '"bundle": "models/été"' in stream.getvalue()
+
+
+def test_configured_again_it_writes_each_line_once(stream: io.StringIO):
+    configure("info", "text", stream)
+    configure("info", "json", stream)
+    logging.getLogger("dragoman.test").info("x")
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_inside_of_a_call_each_exception_of_a_chain_is_named_but_not_without_end(stream: io.StringIO):
+    """The one that was being handled, where no other is given as the cause; of a long chain the last ones."""
+    configure("info", "json", stream)
+    token = request_id.set("abc")
+    error: Exception = TypeError("the first")
+    for number in range(MAX_EXCEPTIONS + 1):
+        following = ValueError(str(number))
+        following.__context__, error = error, following
+    for cause in (None, KeyError("the cause")):
+        error.__cause__ = cause
+        logging.getLogger("dragoman.test").error("x", exc_info=error)
+    request_id.reset(token)
+    handled, caused = (json.loads(line)["exception"] for line in stream.getvalue().splitlines())
+    assert (handled.count("ValueError"), handled.count("TypeError")) == (MAX_EXCEPTIONS, 0)
+    assert caused.split("\nwhile handling\n") == ["ValueError", "KeyError"]

@@ -1,6 +1,7 @@
 """Bundles that come, change and go while models are served; with scripted translators."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from service.engine.observer import EngineObserver
 from service.engine.settings import EngineSettings
 from service.errors import BundleError, ConfigurationError
 from service.metrics import Metrics
-from service.model_store import Change, ModelStore, bundles_in, discard
+from service.model_store import Change, ModelStore, bundles_in, discard, fingerprint
 from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
 
 
@@ -30,7 +31,7 @@ class Folder:
 
     def load(self, path: Path, _: EngineSettings, observer: EngineObserver) -> ScriptedTranslator:
         self.loaded_from.append(path)
-        words = (path / "manifest.json").read_text().split()
+        words = (path / "manifest.json" if path.is_dir() else path).read_text().split()
         if len(words) != 3:
             raise BundleError("damaged")
         observer.cache_bytes(100)
@@ -168,6 +169,13 @@ def test_a_folder_that_cannot_be_read_changes_nothing(folder: Folder) -> None:
     for _ in range(3):
         folder.store.refresh(is_asked=False)
     assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 1, "one failure, told once"
+    folder.store.refresh(is_asked=True)
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 2, "but to whoever asks"
+    folder.path.with_name("elsewhere").rename(folder.path)
+    assert folder.store.refresh(is_asked=False).num_failed == 0
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    folder.store.refresh(is_asked=False)
+    assert folder.sample("dragoman_model_reloads_total", outcome="failed") == 3, "gone again"
 
 
 @pytest.mark.parametrize("look", ["exists", "is_dir"])
@@ -231,3 +239,38 @@ def test_only_bundles_are_taken_for_some(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     Folder(tmp_path).write("a", "")
     assert [path.name for path in bundles_in(tmp_path)] == ["a", "b.zip"]
+
+
+def test_a_bundle_in_one_file_is_loaded_from_where_it_is(folder: Folder) -> None:
+    """What it is unpacked to is a copy already."""
+    (folder.path / "b.zip").write_text("second en de")
+    assert [model.translator.info.name for model in folder.store.load_all()] == ["first", "second"]
+    assert folder.loaded_from[1] == folder.path / "b.zip"
+
+
+def test_a_link_in_a_bundle_stays_one_in_its_copy(folder: Folder) -> None:
+    """So that it is refused there as it would be in its own place, instead of being followed."""
+    secret = folder.path / ".secret"
+    secret.touch()
+    (folder.path / "a" / "weights.bin").symlink_to(secret)
+    links = []
+    folder.meanwhile = lambda: links.append((folder.loaded_from[-1] / "weights.bin").is_symlink())
+    folder.store.load_all()
+    assert links == [True]
+
+
+@pytest.mark.parametrize("change", ["time", "inode"])
+def test_a_file_of_the_same_size_may_be_another(tmp_path: Path, change: str) -> None:
+    file, other = tmp_path / "a" / "manifest.json", tmp_path / "other"
+    file.parent.mkdir()
+    for path in (file, other):
+        path.write_text("first")
+        os.utime(path, ns=(10**18, 10**18))
+    before = fingerprint(file.parent)
+    assert fingerprint(file.parent) == before
+    if change == "inode":
+        other.rename(file)
+    else:
+        os.utime(file, ns=(10**18, 10**18 + 1000))
+    os.utime(file.parent)
+    assert fingerprint(file.parent) != before

@@ -101,9 +101,9 @@ def test_the_queue_refuses_what_would_be_answered_too_late():
         line.submit([late])
 
 
-def together(estimate: LoadEstimate, count: int, takes_s: float, start: float) -> None:
+def together(estimate: LoadEstimate, count: int, takes_s: float, start: float, beams: int = 1) -> None:
     """So many sentences at once, all answered at the end."""
-    several = [sentence() for _ in range(count)]
+    several = [sentence(beams=beams) for _ in range(count)]
     estimate.submitted(several, start)
     estimate.taken(several)
     for one in several:
@@ -152,3 +152,21 @@ def test_the_queue_does_not_fill_its_rows_where_answers_would_come_too_late():
         line.submit([sentence()])
     with pytest.raises(Overloaded, match=r"an answer would take 0\.4 s; at most 0\.3"):
         line.submit([sentence()])
+
+
+def test_each_beam_of_a_sentence_is_a_row():
+    estimate = LoadEstimate()
+    for start in range(10):
+        together(estimate, 10, takes_s=2.0, start=2.0 * start, beams=4)  # twenty rows a second
+    estimate.submitted([sentence(beams=4)] * 10, 20.0)
+    assert estimate.shared_s() == pytest.approx(2.0, rel=0.1)
+
+
+def test_what_many_rows_reached_long_ago_is_forgotten():
+    estimate = LoadEstimate()
+    for start in range(10):
+        together(estimate, 40, takes_s=2.0, start=2.0 * start)
+    for start in range(300):
+        together(estimate, 1, takes_s=10.0, start=20.0 + 10.0 * start)  # for many times the memory of the peak
+    estimate.submitted([sentence()], 3020.0)
+    assert estimate.shared_s() == pytest.approx(10.0, rel=0.1)

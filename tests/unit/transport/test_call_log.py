@@ -35,3 +35,10 @@ def test_calls_of_other_services_are_for_debugging(caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO, "dragoman.calls")
     CallLog("/dragoman").write("/grpc.health.v1.Health/Check", "OK", 0.001, None)
     assert not caplog.records
+
+
+def test_a_client_without_a_name_of_its_own_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    """What it goes by is an address."""
+    caplog.set_level(logging.INFO, "dragoman.calls")
+    CallLog("/dragoman").write(METHOD, "OK", 0.25, Caller("ipv4:10.0.0.1", is_known=False))
+    assert facts(caplog) == [{"method": METHOD, "code": "OK", "duration_ms": 250.0}]
