@@ -33,6 +33,48 @@ def test_every_text_is_answered_once_under_its_id():
     with_server(check, Limits(max_stream_texts=8))
 
 
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_stream_that_ends_well_takes_nothing_back(is_at_once: bool):
+    """Also where texts are answered before submit() returns: what has its answer is let go of."""
+
+    async def check(server: Running) -> None:
+        if is_at_once:
+            server.translator._pool.submit = lambda answer: answer()  # type: ignore[assignment,misc]
+        texts = [item(str(number), "a") for number in range(100)]
+        assert len(await results(server.stub.TranslateStream(iter([CONFIG, *texts])))) == 100
+        assert not server.translator.cancelled.is_set()
+
+    with_server(check)
+
+
+def test_a_stream_whose_texts_are_all_there_ends_well_while_the_server_drains():
+    async def check(server: Running) -> None:
+        server.translator.gate.clear()
+        call = server.stub.TranslateStream(iter([CONFIG, item("a", "a")]))
+        while not server.translator.submissions:
+            await asyncio.sleep(0.001)
+        await server.stub.ListModels(pb.ListModelsRequest())  # after the end of the texts, on the same connection
+        draining = asyncio.create_task(server.server.drain(5))
+        await asyncio.sleep(0)
+        server.translator.gate.set()
+        assert list(await results(call)) == ["a"]
+        assert await call.code() is grpc.StatusCode.OK
+        assert await draining
+
+    with_server(check)
+
+
+def test_room_that_comes_sooner_than_was_said_is_taken():
+    async def check(server: Running) -> None:
+        server.translator.refusal = Overloaded("the queue is full", 60.0)
+        call = server.stub.TranslateStream(iter([CONFIG, item("a", "a")]))
+        await asyncio.sleep(0.02)
+        server.translator.refusal = None
+        assert list(await asyncio.wait_for(results(call), 5)) == ["a"]
+
+    with_server(check)
+
+
 def test_results_are_sent_before_the_last_text_is_there():
     async def check(server: Running) -> None:
         call = server.stub.TranslateStream()
