@@ -8,13 +8,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from service.client import Client, ServiceError, channel_options
 from service.connection import AUTHORIZATION, Connection, _Bearer
 from service.decoding.options import DecodeOptions
-from service.engine.request import TextResult
+from service.engine.request import Priority, TextResult
 from service.errors import ConfigurationError, Overloaded
+from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import Running, running_on_thread
 from tests.unit.transport.scripted_translator import result_of
 
@@ -132,6 +134,39 @@ def test_replicas_are_watched_wherever_the_watcher_can_show_the_token(tmp_path: 
     ):
         config = json.loads(dict(channel_options(connection))["grpc.service_config"])
         assert ("healthCheckConfig" in config) is is_watched
+
+
+def test_a_stream_of_named_texts_asks_for_what_it_was_told(server: Running, client: Client):
+    asked: dict[str, Any] = EN_FR | {"options": DecodeOptions(num_beams=3), "priority": Priority.BATCH}
+    for is_aligned in (True, False):
+        [(name, result)] = client.stream([("one", "a")], alignment=is_aligned, **asked)
+        assert isinstance(result, TextResult)
+        assert (name, bool(result.alignment)) == ("one", is_aligned)
+    for _, options, priority, _ in server.translator.submissions:
+        assert (options.num_beams, priority) == (3, Priority.BATCH)
+
+
+def test_every_call_but_a_stream_is_sent_again():
+    config = json.loads(dict(channel_options(Connection("localhost:1")))["grpc.service_config"])
+    [policy] = config["methodConfig"]
+    service = pb.DESCRIPTOR.services_by_name["TranslationService"]
+    calls = {method.name for method in service.methods if not method.client_streaming}
+    assert {name["method"] for name in policy["name"]} == calls
+    assert {name["service"] for name in policy["name"]} == {service.full_name}
+
+
+def test_over_tls_a_channel_has_the_same_options(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[str, Any]] = []
+
+    def open_channel(target: str, credentials: object, options: list[tuple[str, Any]]) -> grpc.Channel:
+        seen.extend(options)
+        return grpc.insecure_channel(target)
+
+    monkeypatch.setattr(grpc, "secure_channel", open_channel)
+    connection = Connection("dragoman:1", tls=True, server_name="dragoman.example")
+    options = channel_options(connection)
+    connection.open(options).close()
+    assert seen == [*options, ("grpc.ssl_target_name_override", "dragoman.example")]
 
 
 def test_a_connection_that_died_is_noticed_and_one_at_rest_is_not_disturbed():
