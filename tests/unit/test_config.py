@@ -137,6 +137,12 @@ def test_what_kubernetes_puts_into_the_environment_is_no_setting():
     assert load_config(None, dict.fromkeys(links, "tcp://10.0.0.1:50051"), {}) == ServiceConfig()
 
 
+def test_what_is_beside_the_settings_in_the_environment():
+    """Bundles are divided by colons, of which one too many is none; where texts are is no setting."""
+    found = load_config(None, {"DRAGOMAN_BUNDLE": "a::b:", "DRAGOMAN_DATA": "/texts"}, {})
+    assert found == ServiceConfig(bundle=("a", "b"))
+
+
 @pytest.mark.parametrize(("text", "value"), [("yes", True), ("0", False), ("False", False)])
 def test_truth_values_of_the_environment(text: str, value: bool):
     assert load_config(None, {"DRAGOMAN_REFLECTION": text}, {}).reflection is value

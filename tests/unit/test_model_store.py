@@ -226,6 +226,35 @@ def test_at_start_everything_must_be_right(tmp_path: Path) -> None:
     assert folder.sample("dragoman_cache_bytes") == 0
 
 
+def test_what_a_model_can_just_give_may_be_asked_for(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, max_length=256)
+    folder.write("a", "first en fr")
+    assert len(folder.store.load_all()) == 1
+
+
+def test_a_bundle_that_is_named_beside_its_folder_is_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, bundle=(str(tmp_path / "a"),))
+    folder.write("a", "first en fr")
+    with pytest.raises(ConfigurationError, match="named twice"):
+        folder.store.load_all()
+
+
+def test_a_disk_that_fails_is_no_bug_of_ours(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    """Told without a traceback, and by its kind where it has no words."""
+    folder.store.load_all()
+
+    def fail() -> None:
+        raise OSError
+
+    folder.meanwhile = fail
+    folder.write("b", "second en de")
+    caplog.clear()
+    assert folder.store.refresh(is_asked=True).num_failed == 1
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not record.exc_info
+    assert record.facts["why"] == "OSError"  # type: ignore[attr-defined]
+
+
 def test_a_folder_that_is_no_bundle_is_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the whole disk."""
     monkeypatch.setattr("service.model_store.fingerprint", lambda path: pytest.fail("it was"))

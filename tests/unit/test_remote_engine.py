@@ -9,7 +9,7 @@ import pytest
 
 from service.client import Client
 from service.decoding.options import DecodeOptions
-from service.engine.request import TextResult
+from service.engine.request import Priority, TextResult
 from service.errors import ConfigurationError, DragomanError
 from service.pb import translation_pb2 as pb
 from service.remote_engine import RemoteEngine
@@ -45,7 +45,7 @@ def test_only_what_has_no_answer_is_sent_again():
         client = Client(f"ipv4:{first.address},{second.address}")
         hold(first, end)
         hold(second, end)
-        engine = RemoteEngine(client, "en", "fr", DecodeOptions())
+        engine = RemoteEngine(client, "en", "fr", DecodeOptions(), priority=Priority.BATCH)
         for text, found in answers.items():
             engine.submit(text, lambda answer, found=found: (found.append(answer), left.release()))  # type: ignore[misc]
         for _ in range(NUM_TEXTS - 1):
@@ -56,7 +56,7 @@ def test_only_what_has_no_answer_is_sent_again():
         assert left.acquire(timeout=30)
         assert engine.failure is None
         engine.close()
-    assert [texts for texts, *_ in other.translator.submissions] == [[HELD]]
+    assert [(texts, priority) for texts, _, priority, _ in other.translator.submissions] == [([HELD], Priority.BATCH)]
     assert all([getattr(answer, "text", "") for answer in found] == [text.upper()] for text, found in answers.items())
 
 
