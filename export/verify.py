@@ -24,8 +24,8 @@ from model.transformer import Transformer
 
 Array = NDArray[np.generic]
 NUM_SENTENCES, LONGEST, SEARCH_LENGTH, NUM_BEAMS = 6, 24, 24, 4
-# Largest difference of log-probabilities in float32 (measured: 2e-5); mean difference in int8 (measured: 0.01 to 0.08, and
-# 0.4 for random weights four times as large as usual; structural mistakes: several).
+# Largest difference of log-probabilities in float32 (measured: 2e-5); mean difference in int8 (measured: 0.01 to 0.08,
+# and 0.4 for random weights four times as large as usual; structural mistakes: several).
 FLOAT32_TOLERANCE, INT8_MEAN_TOLERANCE, TIE = 1e-3, 0.5, 1e-4
 # Mean difference in float16 (measured: 0.015 for random weights four times as large as usual).
 FLOAT16_MEAN_TOLERANCE = 0.1
