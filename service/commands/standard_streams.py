@@ -17,7 +17,7 @@ _NAMES = ("stdin", "stdout", "stderr")
 def hold_closed() -> None:
     """Puts something there that fails when it is read or written, but for standard error, whose text nobody wants."""
     for number, name in enumerate(_NAMES):
-        if getattr(sys, name) is not None:
+        if getattr(sys, name) is not None or not _is_closed(number):
             continue
         held = os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_WRONLY)
         if held != number:
@@ -29,3 +29,11 @@ def hold_closed() -> None:
         stream = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8", write_through=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def _is_closed(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return True
+    return False
