@@ -110,15 +110,18 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def read_sample(paths: Sequence[Path], count: int) -> list[str]:
-    """``count`` lines in all, evenly spread over each file; of a line with tabs, the first column.
+    """``count`` texts in all, evenly spread over each file; of a line with tabs, the first column. None is empty.
 
     Raises:
         ExportError: a file has none, or cannot be read.
     """
     chosen: list[str] = []
     for path in paths:
-        lines = [line.split("\t")[0].strip() for line in read_all_lines(path)]
-        chosen += lines[:: max(1, len(lines) * len(paths) // count)]
+        columns = (line.split("\t")[0].strip() for line in read_all_lines(path))
+        texts = [text for text in columns if text]
+        if not texts:
+            raise ExportError(f"{path} holds no text")
+        chosen += texts[:: max(1, len(texts) * len(paths) // count)]
     return chosen
 
 

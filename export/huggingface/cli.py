@@ -71,7 +71,7 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
 
 def run_import(arguments: argparse.Namespace) -> int:
     try:
-        texts = [text for text in read_sample(arguments.calibration, CALIBRATION_LINES) if text]
+        texts = read_sample(arguments.calibration, CALIBRATION_LINES)
         checkpoint = read_checkpoint(arguments.folder, arguments.source_language, arguments.target_language)
         codes = (checkpoint.sources[0].code, checkpoint.targets[0].code)
         description = Description(checkpoint.model.config, *codes, step=0)

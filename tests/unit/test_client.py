@@ -23,18 +23,6 @@ from tests.unit.transport.certificate_files import CertificateFiles
 from tests.unit.transport.running_server import Running, running_on_thread
 
 
-@pytest.fixture
-def server() -> Iterator[Running]:
-    with running_on_thread() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Running) -> Iterator[Client]:
-    with Client(server.address, timeout_s=10) as found:
-        yield found
-
-
 def test_results_have_everything_the_service_says(client: Client):
     options = DecodeOptions(num_beams=4, num_alternatives=2, length_penalty=0.6)
     [result] = client.translate(["a"], source="en", target="fr", options=options)

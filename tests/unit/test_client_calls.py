@@ -17,23 +17,10 @@ from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
 from service.errors import ConfigurationError, Overloaded
 from service.pb import translation_pb2 as pb
-from tests.unit.transport.running_server import Running, running_on_thread
+from tests.unit.transport.running_server import CLIENT_TIMEOUT_S, Running
 from tests.unit.transport.scripted_translator import result_of
 
 EN_FR: dict[str, Any] = {"source": "en", "target": "fr"}
-TIMEOUT_S = 20
-
-
-@pytest.fixture
-def server() -> Iterator[Running]:
-    with running_on_thread() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Running) -> Iterator[Client]:
-    with Client(server.address, timeout_s=TIMEOUT_S) as found:
-        yield found
 
 
 def test_every_option_arrives(server: Running, client: Client):
@@ -63,7 +50,7 @@ def test_calls_have_a_deadline_and_streams_have_none(server: Running, client: Cl
     assert of_stream is None
     for deadline in (of_translate, of_score):
         assert deadline is not None
-        assert time.monotonic() < deadline < time.monotonic() + 2 * TIMEOUT_S  # it travels rounded up
+        assert time.monotonic() < deadline < time.monotonic() + 2 * CLIENT_TIMEOUT_S  # it travels rounded up
 
 
 def test_a_refusal_says_when_to_come_back_in_seconds(server: Running, client: Client):

@@ -1,7 +1,9 @@
 """What the benchmarks time is what they say they time."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,9 +43,10 @@ def test_forced_sentences_have_their_length(nonsense_bundle: Path, beams: int) -
         assert len(run.steps_s) == 9
 
 
-def test_random_model_never_ends_a_sentence() -> None:
+@pytest.mark.parametrize("changes", [{}, {"norm": "post", "activation": "silu", "output_bias": True}], ids=str)
+def test_random_model_never_ends_a_sentence(changes: dict[str, Any]) -> None:
     tokenizer = random_model.numbered_words(SMALL.vocab_size)
-    model = random_model.random_transformer(SMALL, tokenizer.end, seed=1)
+    model = random_model.random_transformer(replace(SMALL, **changes), tokenizer.end, seed=1)
     [text] = random_model.texts(1, 7, SMALL.vocab_size, seed=1)
     [ids] = tokenizer.encode([text])
     assert [random_model.word(i) for i in ids] == text.split()

@@ -1,17 +1,15 @@
 """`dragoman translate` and `batch` with a model in this process: their flags reach it, and it may be full."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service import cli
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
-from service.errors import EngineFailure, Overloaded
-from tests.unit.transport.scripted_translator import ScriptedTicket, ScriptedTranslator, result_of
+from service.errors import EngineFailure, Overloaded, RequestError
+from tests.unit.transport.scripted_translator import ScriptedTranslator, refuse_at_first, result_of
 
 WHERE = ("--to", "fr", "--bundle", "bundle")
 
@@ -42,15 +40,8 @@ def test_precision_and_device_are_those_of_the_flags(words: tuple[str, ...], loa
 
 @pytest.mark.usefixtures("loaded")
 def test_lines_wait_for_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    original: Callable[..., ScriptedTicket] = ScriptedTranslator.submit
-    refusals = [Overloaded("the queue is full", 0.001)] * 2
-
-    def submit(translator: ScriptedTranslator, *arguments: Any, **named: Any) -> ScriptedTicket:
-        if refusals:
-            raise refusals.pop()
-        return original(translator, *arguments, **named)
-
-    monkeypatch.setattr(ScriptedTranslator, "submit", submit)
+    refusals: list[RequestError] = [Overloaded("the queue is full", 0.001)] * 2
+    refuse_at_first(monkeypatch, refusals)
     assert cli.main(["translate", *WHERE, "one", "two"]) == 0
     assert tuple(capsys.readouterr()) == ("ONE\nTWO\n", "")
     assert refusals == []

@@ -25,8 +25,14 @@ def test_a_file_that_holds_no_lines_is_named(tmp_path: Path, name: str, content:
 
 def test_a_sample_is_spread_over_its_files(tmp_path: Path) -> None:
     for name in "ab":
-        (tmp_path / name).write_text("".join(f"{name}{number}\tignored\n" for number in range(10)))
+        (tmp_path / name).write_text("".join(f"{name}{number}\tignored\n\n \t\n" for number in range(10)))
     assert read_sample([tmp_path / "a", tmp_path / "b"], 4) == ["a0", "a5", "b0", "b5"]
+
+
+def test_a_sample_without_a_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text("\n \n\tsecond column\n")
+    with pytest.raises(ExportError, match=r"blank\.txt holds no text"):
+        read_sample([tmp_path / "blank.txt"], 5)
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{", b'{"a": "\xff"}'])

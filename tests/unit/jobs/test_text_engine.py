@@ -11,21 +11,14 @@ from service.engine.settings import EngineSettings
 from service.errors import Cancelled, Draining, EngineFailure, Overloaded, RequestError
 from service.jobs.text_engine import EmbeddedEngine
 from tests.unit.jobs.conftest import Batch
-from tests.unit.transport.scripted_translator import ScriptedTicket, ScriptedTranslator
+from tests.unit.transport.scripted_translator import ScriptedTicket, ScriptedTranslator, refuse_at_first
 
 TEXTS = "one\ntwo\nthree\n"
 
 
 def test_an_engine_that_is_full_is_asked_again(batch: Batch, monkeypatch: pytest.MonkeyPatch):
-    original: Callable[..., ScriptedTicket] = ScriptedTranslator.submit
-    refusals = [Overloaded("the queue is full", 0.001)] * 2
-
-    def submit(translator: ScriptedTranslator, *arguments: Any, **named: Any) -> ScriptedTicket:
-        if refusals:
-            raise refusals.pop()
-        return original(translator, *arguments, **named)
-
-    monkeypatch.setattr(ScriptedTranslator, "submit", submit)
+    refusals: list[RequestError] = [Overloaded("the queue is full", 0.001)] * 2
+    refuse_at_first(monkeypatch, refusals)
     Path("in.txt").write_text(TEXTS)
     assert batch("in.txt", "out.txt") == 0
     assert Path("out.txt").read_text() == TEXTS.upper()

@@ -21,6 +21,8 @@ from service.transport.server import ServerOptions, TranslationServer
 from service.transport.tracing import CallTracer, SilentTracer
 from tests.unit.transport.scripted_translator import ScriptedTranslator
 
+CLIENT_TIMEOUT_S = 20
+
 
 @dataclass
 class Running:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from service.decoding.options import DecodeOptions
 from service.engine.model_options import ModelOptions
@@ -23,6 +26,18 @@ from service.engine.request import (
 from service.engine.scoring import PairAnswer, PairResult, TokenScore
 from service.errors import Cancelled, Draining, RequestError
 from service.runtime.bundle import Decoding
+
+
+def refuse_at_first(monkeypatch: pytest.MonkeyPatch, refusals: list[RequestError]) -> None:
+    """Every ScriptedTranslator raises these, the last one first, and takes what comes once the list is empty."""
+    original = ScriptedTranslator.submit
+
+    def submit(translator: ScriptedTranslator, *arguments: Any, **named: Any) -> ScriptedTicket:
+        if refusals:
+            raise refusals.pop()
+        return original(translator, *arguments, **named)
+
+    monkeypatch.setattr(ScriptedTranslator, "submit", submit)
 
 
 def model_info(source: str = "en", target: str = "fr", name: str = "") -> ModelInfo:
