@@ -24,6 +24,7 @@ from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
 from service.runtime.bundle import Bundle
 from service.runtime.piece_tokenizer import tokenizer_of
+from service.runtime.tokenizer import Tokenizer
 
 EXIT_FAILED, EXIT_BAD_BUNDLE = 1, 78
 CALIBRATION_LINES = 256
@@ -125,18 +126,31 @@ def read_sample(paths: Sequence[Path], count: int) -> list[str]:
     return chosen
 
 
+def texts_for_scales(given: Sequence[str], tokenizer: Tokenizer, precisions: Sequence[str]) -> tuple[str, ...]:
+    """The texts to fix int8 scales on: those given, else some of the vocabulary's, which is said: it takes a while."""
+    if given or "cpu-int8" not in precisions:
+        return tuple(given)
+    texts = sampled_texts(tokenizer.model)
+    print(
+        f"dragoman: no --calibration: int8 scales are fixed on {len(texts)} texts drawn from the vocabulary; "
+        "with a large model that takes some minutes",
+        file=sys.stderr,
+    )
+    return tuple(texts)
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     try:
         model, tokenizer, description = load_model(arguments.checkpoint)
+        precisions = tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS))
+        sample = read_sample(arguments.calibration, CALIBRATION_LINES)
         options = ExportOptions(
             name=arguments.name or f"{description.source_language}-{description.target_language}",
             version=arguments.model_version,
-            precisions=tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS)),
+            precisions=precisions,
             max_source_tokens=arguments.max_source_tokens,
             max_target_tokens=arguments.max_target_tokens,
-            calibration_texts=tuple(
-                read_sample(arguments.calibration, CALIBRATION_LINES) or sampled_texts(tokenizer.model)
-            ),
+            calibration_texts=texts_for_scales(sample, tokenizer, precisions),
             golden_texts=tuple(read_all_lines(arguments.golden)) if arguments.golden else (),
             card=read_card(arguments.card) if arguments.card else {},
         )

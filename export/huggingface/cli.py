@@ -6,10 +6,9 @@ Knows: arguments and messages. Does not know: how a checkpoint is read or a bund
 import argparse
 from pathlib import Path
 
-from export.cli import CALIBRATION_LINES, EXIT_BAD_BUNDLE, EXIT_FAILED, complain, read_sample
+from export.cli import CALIBRATION_LINES, EXIT_BAD_BUNDLE, EXIT_FAILED, complain, read_sample, texts_for_scales
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import Checkpoint, read_checkpoint
-from export.sampled_texts import sampled_texts
 from export.verify import VerificationError
 from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import Description
@@ -53,14 +52,15 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: list[str]) -> ExportOptions:
     sources, targets = checkpoint.sources, checkpoint.targets
     limit = checkpoint.model.config.max_positions
+    precisions = tuple(arguments.precision or DEFAULT_PRECISIONS)
     targets_name = targets[0].code if len(targets) == 1 else "mul"
     return ExportOptions(
         name=arguments.name or f"{sources[0].code if len(sources) == 1 else 'mul'}-{targets_name}",
         version=arguments.model_version,
-        precisions=tuple(arguments.precision or DEFAULT_PRECISIONS),
+        precisions=precisions,
         max_source_tokens=arguments.max_source_tokens or limit,
         max_target_tokens=arguments.max_target_tokens or checkpoint.decoding.max_length or limit,
-        calibration_texts=tuple(texts or sampled_texts(checkpoint.tokenizer.model)),
+        calibration_texts=texts_for_scales(texts, checkpoint.tokenizer, precisions),
         golden_texts=tuple(texts[:: max(1, len(texts) // GOLDEN_LINES)][:GOLDEN_LINES]),
         card={"imported_from": arguments.folder.resolve().name, "proposed": dict(checkpoint.proposed)},
         source_languages=sources if checkpoint.has_choice[0] else (),

@@ -82,5 +82,5 @@ def test_a_place_that_cannot_be_written_is_named(
     source = nonsense_bundle if command == "derive-cuda" else checkpoint
     limits = ("--max-source-tokens", "64", "--max-target-tokens", "24") if command == "export" else ()
     assert main([command, str(source), "/proc/nowhere/folder", *limits]) == 1
-    [line] = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()  # before it: what scales are fixed on
     assert line.startswith("dragoman: [Errno 2] No such file or directory: '/proc/nowhere")

@@ -338,7 +338,9 @@ def test_ngrams_and_least_lengths_of_the_folder_are_what_a_request_does_not_say(
             read_checkpoint(folder, [], [])
 
 
-def test_without_text_scales_are_fixed_on_texts_of_the_vocabulary(make_folder: Make, tmp_path: Path) -> None:
+def test_without_text_scales_are_fixed_on_texts_of_the_vocabulary(
+    make_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A scale for each row is made of ReduceMax, in every product; the graphs have none left."""
     folder, bundle = make_folder(several=False, activation="silu"), tmp_path / "bundle"
     assert main(["import-marian", str(folder), str(bundle), "--precision", "cpu-int8"]) == 0
@@ -349,6 +351,9 @@ def test_without_text_scales_are_fixed_on_texts_of_the_vocabulary(make_folder: M
         assert {"QuantizeLinear", "MatMulIntegerToFloat"} <= kinds
         assert "ReduceMax" not in kinds, name
     assert not opened.manifest.golden
+    assert "no --calibration: int8 scales are fixed on 128 texts" in capsys.readouterr().err
+    assert main(["import-marian", str(folder), str(bundle), "--precision", "cpu-fp32"]) == 0
+    assert capsys.readouterr().err == "", "float32 has no scales"
 
 
 def test_separate_vocabularies(make_folder: Make, nonsense_tokenizer: Tokenizer) -> None:
