@@ -89,8 +89,18 @@ def load_test(values: Values) -> str:
         "peak_goodput": "most in time/s",
         "overload_share": "share of that left at twice the rate",
     }
-    said = " ".join(values.get("doubts", []))
-    return markdown(values["summary"], columns) + (f"\n\n{said}" if said else "")
+    parts = [markdown(values["summary"], columns), objectives(values), " ".join(values.get("doubts", []))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def objectives(values: Values) -> str:
+    """Best rates for shorter objectives, of the same run."""
+    rows = values.get("by_objective", [])
+    systems = list(dict.fromkeys(entry["system"] for entry in values["summary"]))
+    first = min(row["rate"] for row in values["rows"]) if rows else 0.0
+    shown = [row | {name: row[name] or f"below {first:g}" for name in systems} for row in rows]
+    heads = {"objective_ms": "calls/s with 99 % within, ms"} | {name: name for name in systems}
+    return markdown(shown, heads) if rows else ""
 
 
 def replicas(values: Values) -> str:

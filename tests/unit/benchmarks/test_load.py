@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from benchmarks.load import by_objective
 from benchmarks.open_loop import OpenLoop, Outcome
 from benchmarks.report import numbers, some_of
 from service.demo import free_port
@@ -122,3 +123,18 @@ def test_wrong_words_of_options_are_named() -> None:
         some_of(("a b", "c"))("c,d")
     with pytest.raises(argparse.ArgumentTypeError, match="0 must be >= 1"):
         numbers("8,0")
+
+
+def test_best_rates_for_shorter_objectives() -> None:
+    def row(system: str, rate: float, p99_ms: float | str, overload: bool = False) -> dict[str, Any]:
+        return {"system": system, "rate": rate, "p99_ms": p99_ms, "overload": overload}
+
+    rows = [row("a", 10.0, 120.0), row("a", 20.0, 240.0), row("a", 30.0, "no answer"), row("a", 60.0, 90.0, True)]
+    rows += [row("b", 10.0, 260.0), row("b", 20.0, 290.0), row("b", 30.0, 500.0)]
+    assert by_objective(rows, 400.0) == [
+        {"objective_ms": 150, "a": 10.0, "b": None},
+        {"objective_ms": 200, "a": 10.0, "b": None},
+        {"objective_ms": 250, "a": 20.0, "b": None},
+        {"objective_ms": 300, "a": 20.0, "b": 20.0},
+        {"objective_ms": 400, "a": 20.0, "b": 20.0},
+    ]

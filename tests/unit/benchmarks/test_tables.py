@@ -42,6 +42,15 @@ def test_a_table_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert updated(page, tmp_path) == page
 
 
+def test_a_load_test_shows_shorter_objectives_too(tmp_path: Path) -> None:
+    objectives = [{"objective_ms": 250, "dragoman": 20.0, "other": None}]
+    rows = [{"system": "dragoman", "rate": 10.0}, {"system": "dragoman", "rate": 20.0}]
+    (tmp_path / "load.json").write_text(json.dumps(RESULT | {"rows": rows, "by_objective": objectives}))
+    assert [line.split() for line in updated(PAGE, tmp_path).splitlines() if "below" in line] == [
+        ["|", "250", "|", "20.0", "|", "below", "10", "|"]
+    ]
+
+
 def test_a_table_without_its_result_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no load.json"):
         updated(PAGE, tmp_path)
