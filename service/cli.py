@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if command not in EXTRAS:
             raise
-        return _fail("", f"`dragoman {command}` needs more packages: pip install 'dragoman[{EXTRAS[command]}]'", FAILED)
+        needed = f"`dragoman {command}` needs more packages: pip install 'dragoman[{EXTRAS[command]}]'"
+        return _fail("", needed, CONFIGURATION)
     except BrokenPipeError:
         # Whoever read our output has gone. Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,7 +132,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         prog="dragoman",
         description="Neural machine translation: serve it, use it, train it.",
         epilog="`dragoman COMMAND --help` explains every option. Exit codes: 0 done, 1 failed, 2 wrong usage, "
-        "78 wrong configuration or bundle.",
+        "78 wrong configuration or bundle, or packages that are missing.",
     )
     parser.add_argument("--version", action="version", version=f"dragoman {package_version()}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
