@@ -20,6 +20,8 @@ from service.transport.limits import Limits
 from tests.unit.transport.running_server import running_on_thread
 from tests.unit.transport.scripted_translator import ScriptedTranslator, result_of
 
+ANY_PORT = ("--listen", "127.0.0.1:0", "--metrics-listen", "")
+
 
 @pytest.fixture
 def translator(monkeypatch: pytest.MonkeyPatch) -> ScriptedTranslator:
@@ -147,7 +149,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "--to", "fr", "--patience-s", "9", "a"], 2, "--patience-s is for --target"),
         (["translate", "--to", "fr", "--bundle", "/nothing/there", "a"], 78, "no bundle at /nothing/there"),
         (["serve", "--bundle", "/nothing/there", "--listen", "50051"], 78, "HOST:PORT"),
-        (["serve", "--bundle", ""], 78, "the name of a bundle is empty"),
+        (["serve", *ANY_PORT, "--bundle", ""], 78, "the name of a bundle is empty"),
         (["serve", "--max-rows", "many"], 2, "must be a whole number"),
         (["serve", "--config", "/nothing/there.toml"], 78, "cannot read"),
         (["translate", "--to", "fr", "\udcff"], 2, "a TEXT is not valid UTF-8"),
