@@ -64,7 +64,8 @@ def read_lines(name: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{name}: line {number} is not UTF-8 ({error.reason})") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise CorpusError(f"{name}: cannot be read after line {number}: {error}") from error
+        where = f" after line {number}" if number else ""
+        raise CorpusError(f"{name}: cannot be read{where}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_pairs(config: CorpusConfig) -> Iterator[tuple[str, str]]:

@@ -219,6 +219,13 @@ def test_evaluate_measures(
     assert "must have the same number" in capsys.readouterr().err
 
 
+def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run("evaluate", "--source", str(tmp_path / "nothing"), "--reference", str(tmp_path)) == 1
+    assert capsys.readouterr().err == (
+        f"dragoman evaluate: {tmp_path}/nothing: cannot be read: No such file or directory\n"
+    )
+
+
 def test_ctrl_c_while_it_imports_is_no_traceback():
     code = (
         "import sys; from service import cli\n"

@@ -75,9 +75,9 @@ class TestReading:
     @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
     def test_damaged_compression(self, suffix: str, tmp_path: Path) -> None:
         packed = COMPRESSORS[suffix](b"a\tb\n" * 1000)
-        with pytest.raises(CorpusError, match="cannot be read after line"):
+        with pytest.raises(CorpusError, match="cannot be read(: | after line [1-9])"):
             list(read_pairs(tsv(tmp_path / f"a.tsv{suffix}", packed[: len(packed) // 2])))
-        with pytest.raises(CorpusError, match="cannot be read after line"):
+        with pytest.raises(CorpusError, match="cannot be read(: | after line [1-9])"):
             list(read_pairs(tsv(tmp_path / f"b.tsv{suffix}", b"not compressed at all")))
 
 
