@@ -29,7 +29,7 @@ from service.engine.request import Priority
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, OutputError
 from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
-from service.jobs.input_files import InputFiles
+from service.jobs.input_files import InputFiles, paths_of
 from service.jobs.job import Job, Windows, open_source, open_writer
 from service.jobs.job_folder import JobFolder
 from service.jobs.outcome_cache import OutcomeCache
@@ -207,17 +207,22 @@ def _followed(output: Path) -> Path:
 
 
 def _prepare(output: Path, options: argparse.Namespace) -> int | None:
-    """Looks at what is at OUTPUT already; the exit code where nothing is left to do."""
+    """Looks at what is at OUTPUT already; the exit code where nothing is left to do.
+
+    Raises:
+        InputError: INPUT is not there. OutputError: OUTPUT cannot be made, or is there already.
+    """
     folder = JobFolder(output)
+    is_new = options.restart or not folder.is_there
+    if output.is_file() and is_new and options.if_exists == SKIP:
+        print(f"dragoman batch: {output} is there already", file=sys.stderr)
+        return FAILED if folder.errors.exists() else DONE
+    paths_of(options.input)  # a mistyped name is told before anything of an earlier run is thrown away
     if not output.parent.is_dir():
         raise OutputError(f"there is no folder {output.parent} to write {output.name} in")
     if output.exists() and not output.is_file():
         what = "a folder" if output.is_dir() else "a pipe or a device"
         raise OutputError(f"{output} is {what}; name the file to make, or - for standard output")
-    is_new = options.restart or not folder.is_there
-    if output.exists() and is_new and options.if_exists == SKIP:
-        print(f"dragoman batch: {output} is there already", file=sys.stderr)
-        return FAILED if folder.errors.exists() else DONE
     for path in (output, folder.errors):  # an errors file by itself may be of somebody else
         if path.exists() and is_new:
             _refuse_existing(path, options)

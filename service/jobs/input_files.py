@@ -34,11 +34,8 @@ class InputFile:
     @classmethod
     def inspect(cls, path: Path) -> "InputFile":
         """Raises InputError where it cannot be read or changes meanwhile."""
-        digest = hashlib.sha256()
+        digest, before = hashlib.sha256(), _state_of(path)
         try:
-            before = path.stat()
-            if not stat.S_ISREG(before.st_mode):
-                raise InputError(f"{path} is no file but a pipe or a device: give its content to standard input (-)")
             with path.open("rb") as file:
                 while block := file.read(READ_BYTES):
                     digest.update(block)
@@ -80,16 +77,7 @@ class InputFiles:
         Raises:
             InputError: there is none, or one cannot be read.
         """
-        if pattern == STANDARD_STREAM:
-            return cls(())
-        paths = [Path(pattern)]
-        if not paths[0].exists() and any(sign in pattern for sign in _MAGIC):
-            paths = [Path(name) for name in sorted(set(glob.glob(pattern, recursive=True))) if Path(name).is_file()]
-            if not paths:
-                raise InputError(f"no file is named like {pattern}")
-        if paths[0].is_dir():
-            raise InputError(f"{pattern} is a folder; name its files, such as '{pattern}/*.jsonl'")
-        return cls(tuple(InputFile.inspect(path) for path in paths))
+        return cls(tuple(InputFile.inspect(path) for path in paths_of(pattern)))
 
     @property
     def is_standard_input(self) -> bool:
@@ -141,6 +129,33 @@ class InputFiles:
     def holds(self, path: Path) -> bool:
         """Whether ``path`` is one of the files."""
         return path.exists() and any(os.path.samefile(file.path, path) for file in self.files)
+
+
+def paths_of(pattern: str) -> list[Path]:
+    """What InputFiles.find() would read, of which nothing is read yet; nothing for standard input. Raises as that."""
+    if pattern == STANDARD_STREAM:
+        return []
+    paths = [Path(pattern)]
+    if not paths[0].exists() and any(sign in pattern for sign in _MAGIC):
+        paths = [Path(name) for name in sorted(set(glob.glob(pattern, recursive=True))) if Path(name).is_file()]
+        if not paths:
+            raise InputError(f"no file is named like {pattern}")
+    if paths[0].is_dir():
+        raise InputError(f"{pattern} is a folder; name its files, such as '{pattern}/*.jsonl'")
+    for path in paths:
+        _state_of(path)
+    return paths
+
+
+def _state_of(path: Path) -> os.stat_result:
+    """Raises InputError where it is no file."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"{path} is no file but a pipe or a device: give its content to standard input (-)")
+    return state
 
 
 @contextmanager

@@ -280,6 +280,26 @@ def test_starting_over_forgets_nothing_where_it_is_refused(batch: Batch, stopped
     assert Path("out.txt").read_bytes() == CONTENT.upper()
 
 
+@pytest.mark.parametrize("source", ["nothing.txt", "*.nothing.txt", "pipe.txt"])
+@pytest.mark.parametrize("output", ["out.txt", "there.txt", "nowhere/out.txt"])
+def test_an_input_that_is_not_there_is_told_before_the_output_is_looked_at(
+    batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str], source: str, output: str
+):
+    """With --restart, what a run has done would be thrown away for a mistyped name."""
+    stopped()
+    Path("there.txt").touch()
+    os.mkfifo("pipe.txt")
+    assert batch(source, output, "--restart") == 1
+    assert source in capsys.readouterr().err
+    assert Path("out.txt.job/job.json").exists()
+
+
+def test_a_job_that_is_done_needs_no_input(batch: Batch):
+    """A pod that is started again may find that it has been cleared away."""
+    Path("out.txt").touch()
+    assert batch("nothing.txt", "out.txt", "--if-exists", "skip") == 0
+
+
 def test_rows_that_went_away_at_the_end(batch: Batch, monkeypatch: pytest.MonkeyPatch):
     """As after a power cut, where a disk has forgotten a file whose folder was not synced."""
     pytest.importorskip("pyarrow", reason="Parquet needs the extra `batch`")
