@@ -22,9 +22,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from service import garbage
+from service.background import heard, on_daemon_thread
 from service.config import ServiceConfig
 from service.engine.translator import Translator
 from service.engine.watchdog import Watchdog
@@ -75,7 +75,7 @@ class Application:
         self._reload = asyncio.Event()
         self._is_ready = False
         self._has_failed = False
-        self._failing: asyncio.Future[None] | None = None
+        self._failing: asyncio.Task[None] | None = None
         self._is_stuck = False
         self._stop = asyncio.Event()
         self._num_signals = 0
@@ -115,7 +115,7 @@ class Application:
 
     async def _serve(self, port: int, metrics_port: int | None) -> int:
         started = time.monotonic()
-        loading = _on_daemon_thread(self._store.load_all)
+        loading = on_daemon_thread(self._store.load_all)
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
@@ -134,6 +134,8 @@ class Application:
         log.info("serving", extra={"facts": facts})
         self._watch_engines(self._models)
         watching = [asyncio.create_task(self._watch_steps()), asyncio.create_task(self._watch_bundles())]
+        for task in watching:  # nobody else would hear that one of them is no more
+            heard(task, self._on_failure)
         await stopping
         for task in watching:
             task.cancel()
@@ -156,7 +158,7 @@ class Application:
     async def _close_translators(self) -> None:
         """On threads that the process does not wait for: a stuck step cannot be interrupted."""
         timeout_s = 0.0 if self._is_stuck else _CLOSE_S
-        closing = [_on_daemon_thread(functools.partial(discard, model, timeout_s)) for model in self._models]
+        closing = [on_daemon_thread(functools.partial(discard, model, timeout_s)) for model in self._models]
         if not all(await asyncio.gather(*closing)):
             log.error("a step did not end; its calls are broken off")
 
@@ -188,17 +190,20 @@ class Application:
             if len(self._retiring) >= MAX_RETIRED:
                 log.warning("models are not looked at", extra={"facts": {"versions_still_used": len(self._retiring)}})
                 continue
-            await self._refresh(is_asked)
+            try:
+                await self._refresh(is_asked)
+            except Exception:
+                log.exception("models could not be looked at; those that were loaded go on")
 
     async def _refresh(self, is_asked: bool) -> None:
-        change = await _on_daemon_thread(functools.partial(self._store.refresh, is_asked))
+        change = await on_daemon_thread(functools.partial(self._store.refresh, is_asked))
         new = [model for model in change.serve if model not in self._models]
         if new or change.retired:
             self._models += new
             self._watch_engines(new)
             await self._server.replace([model.translator for model in change.serve])
             for model in change.retired:
-                task = asyncio.create_task(self._retire(model))
+                task = heard(asyncio.create_task(self._retire(model)))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
             garbage.set_aside()
@@ -214,7 +219,7 @@ class Application:
     async def _retire(self, model: LoadedModel) -> None:
         """Ends a version that takes no new calls, once its last call has ended."""
         await self._server.wait_free(model.translator)
-        await _on_daemon_thread(functools.partial(discard, model))
+        await on_daemon_thread(functools.partial(discard, model))
         self._models.remove(model)
         info = model.translator.info
         del model  # the last that holds it
@@ -228,6 +233,7 @@ class Application:
             while not failed.wait(_WATCH_S):
                 if model() is None:  # nobody uses it any more
                     return
+            log.error("an engine failed")
             try:
                 loop.call_soon_threadsafe(self._on_failure)
             except RuntimeError:  # The loop is closed: the process ends.
@@ -263,9 +269,9 @@ class Application:
                 return
 
     def _on_failure(self) -> None:
-        log.error("an engine failed; ending so that the process is started again")
+        log.error("ending so that the process is started again")
         self._has_failed = True
-        self._failing = asyncio.ensure_future(self._server.fail())
+        self._failing = heard(asyncio.create_task(self._server.fail()))
         self._stop.set()
 
     def _start_metrics_server(self) -> MetricsServer | None:
@@ -286,33 +292,3 @@ class Application:
             log.warning("ended at once by a second signal")
             os._exit(128 + number)
         self._stop.set()
-
-
-def _on_daemon_thread(work: Callable[[], Any]) -> "asyncio.Future[Any]":
-    """Like asyncio.to_thread, but the process does not wait for it at its end: loading cannot be interrupted."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def finish(result: Any, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    def run() -> None:
-        nonlocal work
-        result, failure = None, None
-        try:
-            result = work()
-        except Exception as error:
-            failure = error
-        del work  # whoever waits may have to be the last that holds what it held: a replaced model
-        try:
-            loop.call_soon_threadsafe(finish, result, failure)
-        except RuntimeError:  # The loop is closed: the process ends.
-            return
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return done

@@ -135,6 +135,22 @@ def test_a_stuck_engine_is_not_waited_for(tmp_path: Path, facts: Facts):
     assert "an engine is stuck" in facts.found
 
 
+def test_a_service_does_not_go_on_without_its_watchdog(tmp_path: Path, facts: Facts):
+    translator = ScriptedTranslator()
+
+    def fail() -> list[float | None]:
+        raise RuntimeError("nobody can say")
+
+    translator.turns = fail  # type: ignore[method-assign]
+
+    async def run() -> int:
+        app = Application(config(tmp_path, max_step_s=0.05, max_stuck_s=0.1), lambda *_: translator)
+        return await asyncio.wait_for(app.run(), 10)
+
+    assert asyncio.run(run()) == 1
+    assert "work in the background failed" in facts.found
+
+
 def test_the_last_traces_are_sent(tmp_path: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch):
     is_closed = threading.Event()
     tracer = SilentTracer()

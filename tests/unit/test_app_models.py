@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from service.app import Application
+from service.model_store import Change, ModelStore
 from service.pb import translation_pb2_grpc as pb_grpc
 from tests.unit.served_application import Facts, config, serve
 from tests.unit.transport.running_server import request
@@ -47,6 +48,42 @@ def test_a_failed_engine_that_came_later_ends_it_too(tmp_path: Path, facts: Fact
         return await asyncio.wait_for(running, 10)
 
     assert asyncio.run(run()) == 1
+
+
+def test_a_look_at_the_models_that_fails_is_not_the_last(tmp_path: Path, facts: Facts, monkeypatch: pytest.MonkeyPatch):
+    original, failures = ModelStore.refresh, [RuntimeError("nobody can say")]
+
+    def refresh(store: ModelStore, is_asked: bool) -> Change:
+        if failures:
+            raise failures.pop()
+        return original(store, is_asked)
+
+    monkeypatch.setattr(ModelStore, "refresh", refresh)
+
+    async def use(_: dict[str, object]) -> None:
+        await facts.reload(tmp_path, "models could not be looked at; those that were loaded go on")
+        await facts.reload(tmp_path, "models looked at")
+
+    assert serve(Application(config(tmp_path), lambda *_: ScriptedTranslator()), facts, use) == 0
+
+
+def test_a_replaced_version_that_cannot_be_ended_is_told(tmp_path: Path, facts: Facts):
+    loaded: list[ScriptedTranslator] = []
+
+    def load(*_: object) -> ScriptedTranslator:
+        loaded.append(ScriptedTranslator())
+        return loaded[-1]
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("it does not end")
+
+    async def use(_: dict[str, object]) -> None:
+        end = loaded[0].close
+        loaded[0].close = fail  # type: ignore[method-assign,assignment]
+        await facts.reload(tmp_path, "work in the background failed")
+        loaded[0].close = end  # type: ignore[method-assign]
+
+    assert serve(Application(config(tmp_path), load), facts, use) == 0
 
 
 def test_nothing_is_replaced_while_too_many_versions_are_in_use(
