@@ -81,6 +81,7 @@ class Worker:
             self.batch.drop(beams, np.ones(len(members), bool))
             for member in members:
                 self.answer(member.sentence, make_error(), "error")
+        self.report_rows()
 
     def turn(self) -> bool:
         """One round: drop what nobody waits for, admit, one decoder step. False where there was nothing to do."""

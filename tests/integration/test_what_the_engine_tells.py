@@ -28,9 +28,13 @@ class Recorder(SilentObserver):
         self.steps: set[tuple[int, float]] = set()
         self.num_first_tokens = 0
         self.reasons, self.stages, self.refusals = Counter[str](), Counter[str](), Counter[str]()
+        self.rows = 0
 
     def step(self, num_rows: int, padding_ratio: float, duration_s: float) -> None:
         self.steps.add((num_rows, padding_ratio))
+
+    def active_rows(self, num_rows: int) -> None:
+        self.rows = num_rows
 
     def first_token(self, delay_s: float) -> None:
         self.num_first_tokens += 1
@@ -90,6 +94,21 @@ def test_why_and_where_sentences_were_given_up(
         answers.wait()
     assert recorder.reasons == {reason: 12}
     assert recorder.stages == stages
+
+
+def test_an_engine_that_was_broken_off_holds_no_rows(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(nonsense_bundle) as (translator, recorder):
+        texts = long_texts(translator, 8)
+        gate, answers = Gate(monkeypatch), Answers(8)
+        translator.submit(texts, GREEDY, answers)
+        for _ in range(2):  # at the second the first has told of its rows
+            gate.arrived.acquire()
+            gate.let_through()
+        assert recorder.rows > 0
+        translator.close(0.0)
+        gate.open()
+        assert translator.close()
+    assert (recorder.reasons["error"], recorder.rows) == (8, 0)
 
 
 def test_who_leaves_while_the_encoder_runs_is_gone_before_the_first_step(
