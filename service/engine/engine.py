@@ -14,7 +14,7 @@ from service.engine.request import Priority, Sentence
 from service.engine.request_queue import RequestQueue
 from service.engine.settings import EngineSettings
 from service.engine.worker import Worker
-from service.errors import ConfigurationError, DragomanError, Draining, EngineFailure
+from service.errors import ConfigurationError, DragomanError, Draining, EngineFailure, RequestError
 from service.runtime.backend import Backend
 from service.runtime.bundle import Bundle, Manifest
 from service.runtime.cpus import step_aside, usable_cpus
@@ -132,6 +132,7 @@ class Engine:
         try:
             step_aside(self.niceness)
             worker.run()
+            worker.abandon(self.why_closed)
         except BaseException as error:
             log.exception("engine worker %d failed; the process should be restarted", worker.number)
             self.failure = self.failure or error  # before anybody hears of it: a job that does is not to write it down
@@ -140,6 +141,10 @@ class Engine:
                 worker.abandon(EngineFailure)
             finally:  # what broke the worker may break that too
                 self.fail(error)
+
+    def why_closed(self) -> RequestError:
+        """What is left is answered with this: also where another worker failed, it is no orderly end."""
+        return EngineFailure() if self.failure is not None else Draining("the server is shutting down")
 
     def fail(self, error: BaseException) -> None:
         """Answers what waits with EngineFailure, refuses all else with it, and says that the process must end."""
@@ -174,7 +179,7 @@ class Engine:
         Returns False where a step outlasts ``timeout_s``; its sentences are then not answered.
         """
         for sentence in self.queue.close():
-            self.workers[0].answer(sentence, Draining("the server is shutting down"), "error")
+            self.workers[0].answer(sentence, self.why_closed(), "error")
         until = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self.threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))

@@ -20,7 +20,7 @@ from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceA
 from service.engine.request_queue import RequestQueue
 from service.engine.running_batch import Active, Group, RunningBatch
 from service.engine.scheduler import group_by_length, is_over
-from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, RequestError
+from service.errors import Cancelled, DeadlineExceeded, EngineFailure, RequestError
 from service.runtime.backend import Backend, Cache, Step
 from service.runtime.session import StepInputs
 
@@ -59,7 +59,7 @@ class Worker:
         self.turn_at: float | None = None  # when the present turn began; None: it waits for work. Read by the watchdog
 
     def run(self) -> None:
-        """Works until the queue is closed; then answers what is left with Draining."""
+        """Works until the queue is closed; what is left is for abandon()."""
         self.sessions.warm_up(self.cache)
         self.is_warm.set()
         while not self.queue.closed:
@@ -67,7 +67,6 @@ class Worker:
             if not self.turn():
                 self.turn_at = None
                 self.queue.wait(IDLE_WAIT_S)
-        self.abandon(lambda: Draining("the server is shutting down"))
 
     def abandon(self, make_error: Callable[[], RequestError]) -> None:
         """Answers every sentence taken from the queue with an error and frees its rows."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ import pytest
 from service.engine.engine import Engine
 from service.engine.translator import Translator
 from service.engine.worker import Worker
-from service.errors import ConfigurationError, DragomanError
+from service.errors import ConfigurationError, DragomanError, EngineFailure
 from service.jobs.text_engine import EmbeddedEngine
-from service.runtime.session import Sessions, StepBinding
-from tests.integration.gated_engine import GREEDY, SETTINGS
+from service.runtime.session import Candidates, Sessions, StepBinding
+from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, long_texts
 
 
 def fail(*_: object) -> None:
@@ -31,6 +32,28 @@ def test_what_a_failing_engine_was_working_on_is_no_failed_row(
     assert isinstance(engine.failure, DragomanError)
     engine.close()
     assert answers == []
+
+
+def test_what_other_workers_were_working_on_fails_too(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ends, but in no orderly way: the caller is not told to send it again at once."""
+    translator = load(num_workers=2)
+    both, answers = threading.Barrier(2, timeout=30), Answers(2)
+    original, turns = StepBinding.run, count()
+
+    def run(binding: StepBinding, *arguments: object) -> Candidates:
+        both.wait()
+        if next(turns) == 0:
+            fail()
+        assert translator.engine.failed.wait(30)
+        return original(binding, *arguments)  # type: ignore[arg-type]
+
+    texts = long_texts(translator, 2)
+    monkeypatch.setattr(StepBinding, "run", run)
+    translator.submit(texts, GREEDY, answers)
+    answers.wait()
+    assert answers.kinds() == {EngineFailure: 2}
 
 
 def test_a_worker_that_cannot_warm_up_is_not_taken_for_ready(
