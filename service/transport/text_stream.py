@@ -157,8 +157,6 @@ class TextStream:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        for ticket in self._tickets.values():
-            ticket.cancel()
 
 
 async def read_stream_config(requests: Requests, idle_s: float, draining: asyncio.Event) -> pb.StreamConfig:
