@@ -24,7 +24,7 @@ from service.decoding.options import MAX_BEAMS, DecodeOptions
 from service.engine.request import TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
 from service.errors import DragomanError, InputError, OutputError
-from service.jobs.byte_lines import read_chunk
+from service.jobs.byte_lines import MAX_LINE_BYTES, read_chunk
 
 CHUNK_BYTES = 65_536
 TO_HELP = "language to translate to, BCP-47, such as fr"
@@ -38,7 +38,8 @@ def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.Argum
     parser = subparsers.add_parser(
         "translate",
         help="standard input's lines, or texts given as arguments",
-        description="Translates TEXTs, or else standard input line by line: as many lines out, in order.",
+        description="Translates TEXTs, or else standard input line by line: as many lines out, in order. A line of "
+        f"more than {MAX_LINE_BYTES} bytes ends the command.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to translate instead of standard input")
     parser.add_argument("--to", type=language_code, required=True, metavar="CODE", help=TO_HELP)
@@ -230,7 +231,7 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
     not end before the next line comes.
 
     Raises:
-        InputError: a line is not UTF-8, or nothing can be read.
+        InputError: a line is not UTF-8 or has more than MAX_LINE_BYTES, or nothing can be read.
     """
     unbuffered = getattr(stream, "raw", stream)
     number, begun = 0, bytearray()
@@ -241,6 +242,7 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
             yield _decoded(bytes(begun) + line, number)
             begun.clear()
         begun += rest
+        _check_length(len(begun), number + 1)
     if begun:
         yield _decoded(bytes(begun), number + 1)
 
@@ -252,7 +254,14 @@ def _read(stream: BinaryIO) -> bytes:
         raise InputError(f"standard input cannot be read: {error.strerror}") from None
 
 
+def _check_length(num_bytes: int, number: int) -> None:
+    """Also asked in the midst of a line: one without an end would fill the memory."""
+    if num_bytes > MAX_LINE_BYTES:
+        raise InputError(f"line {number} of the input has more than the {MAX_LINE_BYTES} bytes allowed")
+
+
 def _decoded(line: bytes, number: int) -> str:
+    _check_length(len(line), number)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:

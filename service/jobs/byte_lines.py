@@ -15,6 +15,8 @@ from service.errors import InputError
 from service.jobs.arrow import arrow
 
 CHUNK_BYTES: Final = 1 << 18
+# Of a line or row, where nobody says: room for whole books, and memory that does not depend on the input.
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 # The defaults of the two command-line programs.
 ZSTD_LEVEL: Final = 3
 GZIP_LEVEL: Final = 6

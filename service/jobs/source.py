@@ -1,6 +1,6 @@
 """The rows of a job's input, whatever form it has: what every form has in common.
 
-Knows: files, counting, bounds. Does not know: how a record is taken apart (line_sources.py, parquet.py).
+Knows: files, counting, bounds. Does not know: how a record is taken apart (line_sources.py, parquet_source.py).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from service.errors import InputError
+from service.jobs.byte_lines import MAX_LINE_BYTES
 from service.jobs.input_files import InputFiles
 from service.jobs.rows import Row
 
@@ -33,7 +34,7 @@ class SourceOptions:
     """Goes before the names of the columns that the job adds, where the input has such names already."""
     has_header: bool = True
     """Whether the first record of a CSV or TSV file holds the names of its columns."""
-    max_row_bytes: int = 16 * 1024 * 1024
+    max_row_bytes: int = MAX_LINE_BYTES
     """A longer row is not translated; at least 1. Bounds memory."""
     has_alternatives: bool = False
     """Whether the job adds a field with all translations of a row as well (JSONL)."""

@@ -181,6 +181,34 @@ def test_input_that_is_not_utf8_is_named(
     assert "line 2 of the input is not valid UTF-8" in printed.err
 
 
+@pytest.mark.parametrize("number_of_bytes", [8, 9, 10**6])
+def test_a_line_that_is_too_long_is_named(
+    translator: ScriptedTranslator,
+    standard_input: Callable[[bytes], None],
+    bundle: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number_of_bytes: int,
+):
+    monkeypatch.setattr("service.commands.translate.MAX_LINE_BYTES", 8)
+    standard_input(b"fine\n" + b"x" * number_of_bytes + b"\nmore\n")
+    is_short = number_of_bytes == 8
+    assert run("translate", "--bundle", bundle, "--to", "fr") == (0 if is_short else 1)
+    printed = capsys.readouterr()
+    assert printed.out == ("FINE\nXXXXXXXX\nMORE\n" if is_short else "FINE\n")
+    assert ("line 2 of the input has more than the 8 bytes allowed" in printed.err) is not is_short
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    with Path("/dev/zero").open("rb") as endless:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(endless))
+        monkeypatch.setattr("service.commands.translate.MAX_LINE_BYTES", 1_000_000)
+        assert run("translate", "--bundle", bundle, "--to", "fr") == 1
+    assert "line 1 of the input has more than the 1000000 bytes allowed" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
