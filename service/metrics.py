@@ -37,6 +37,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.lock = threading.Lock()
+        # Gauge name -> what each engine last said, of those gauges that show the largest of them.
+        self.largest_of: dict[str, dict[EngineMetrics, float]] = {"oldest": {}, "workers": {}}
         self._make_transport_metrics()
         self._make_engine_metrics()
         self._make_device_metrics()
@@ -92,8 +95,6 @@ class Metrics:
             "dragoman_workers",
             "Engine threads of the model that has most: seconds of steps and encoder runs per second, at most.",
         )
-        self.lock = threading.Lock()
-        self.workers_of: dict[EngineMetrics, int] = {}
         self.cache_bytes = gauge("dragoman_cache_bytes", "Memory held for attention keys and values.")
         self.input_tokens = counter("dragoman_input_tokens_total", "Source tokens of answered sentences.")
         self.output_tokens = counter("dragoman_output_tokens_total", "Target tokens of answered sentences.")
@@ -143,7 +144,7 @@ class Metrics:
         self._open_requests.inc()
 
     def call_closed(self, method: str, code: str, duration_s: float) -> None:
-        """``method`` is one of the served methods or ``other``, never what a stranger sent."""
+        """``method`` is one of the served methods, never what a stranger sent."""
         self._open_requests.dec()
         _child(self._requests, method, code).inc()
         _child(self._request_duration, method).observe(duration_s)
@@ -159,7 +160,7 @@ class Metrics:
         self._credentials.labels(kind, outcome).inc()
 
     def text_answered(self, outcome: str, split: bool) -> None:
-        """``outcome`` is ``translated`` or an ErrorInfo reason."""
+        """``outcome`` is ``translated``, ``scored``, or an ErrorInfo reason in lower case."""
         _child(self._texts, outcome).inc()
         if split:
             self._split.inc()
@@ -185,7 +186,7 @@ class Metrics:
         self._ready.set(int(is_ready))
 
     def observer(self) -> "EngineMetrics":
-        """An observer for one engine; gauges of several engines add up."""
+        """An observer for one engine; gauges of several engines add up, but for those of largest_of."""
         return EngineMetrics(self)
 
 
@@ -205,12 +206,22 @@ class EngineMetrics:
                 gauge.inc(value - before)
                 self._contributed[name] = value
 
+    def _set_largest(self, name: str, gauge: Gauge, value: float) -> None:
+        told = self._metrics.largest_of[name]
+        with self._metrics.lock:
+            if told.get(self, 0.0) == value:
+                return
+            if value:
+                told[self] = value
+            else:
+                del told[self]
+            gauge.set(max(told.values(), default=0.0))
+
     def forget(self) -> None:
         """The engine has ended: what it added to the gauges goes."""
         gauges = {
             "sentences": self._metrics.queue_sentences,
             "tokens": self._metrics.queue_tokens,
-            "oldest": self._metrics.queue_oldest,
             "rows": self._metrics.active_rows,
             "cache": self._metrics.cache_bytes,
             "planned": self._metrics.device_bytes.labels("planned"),
@@ -218,12 +229,13 @@ class EngineMetrics:
         }
         for name, gauge in gauges.items():
             self._set(name, gauge, 0.0)
+        self._set_largest("oldest", self._metrics.queue_oldest, 0.0)
         self.workers(0)
 
     def queued(self, num_sentences: int, num_tokens: int, oldest_s: float = 0.0) -> None:
         self._set("sentences", self._metrics.queue_sentences, num_sentences)
         self._set("tokens", self._metrics.queue_tokens, num_tokens)
-        self._set("oldest", self._metrics.queue_oldest, oldest_s)
+        self._set_largest("oldest", self._metrics.queue_oldest, oldest_s)
 
     def dequeued(self, wait_s: float) -> None:
         self._metrics.queue_duration.observe(wait_s)
@@ -256,11 +268,7 @@ class EngineMetrics:
 
     def workers(self, num_workers: int) -> None:
         """Models share the processors: their threads do not add up."""
-        with self._metrics.lock:
-            self._metrics.workers_of[self] = num_workers
-            self._metrics.workers.set(max(self._metrics.workers_of.values()))
-            if not num_workers:
-                del self._metrics.workers_of[self]
+        self._set_largest("workers", self._metrics.workers, num_workers)
 
     def cache_bytes(self, num_bytes: int) -> None:
         self._set("cache", self._metrics.cache_bytes, num_bytes)

@@ -136,6 +136,18 @@ def test_threads_of_several_models_do_not_add_up():
     assert value(metrics, "dragoman_workers") == 0
 
 
+def test_the_oldest_sentence_of_several_engines_is_no_older_for_that():
+    metrics = Metrics()
+    first, second = metrics.observer(), metrics.observer()
+    first.queued(1, 5, 2.0)
+    second.queued(1, 5, 3.0)
+    assert value(metrics, "dragoman_queue_oldest_seconds") == 3.0
+    second.queued(0, 0)
+    assert value(metrics, "dragoman_queue_oldest_seconds") == 2.0
+    first.forget()
+    assert value(metrics, "dragoman_queue_oldest_seconds") == 0.0
+
+
 def test_gauges_of_several_engines_add_up():
     metrics = Metrics()
     first, second = metrics.observer(), metrics.observer()
