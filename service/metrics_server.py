@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -63,6 +64,10 @@ class MetricsServer:
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's own, which asks the DNS for a name that nobody reads, and the event loop waits."""
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that leaves before it has its answer is no news; anything else is."""

@@ -79,6 +79,16 @@ def test_a_client_that_says_nothing_is_left(server: MetricsServer, monkeypatch: 
         assert client.recv(10) == b""
 
 
+def test_it_begins_without_the_dns(monkeypatch: pytest.MonkeyPatch):
+    def wait_for_ever(name: str = "") -> str:
+        raise AssertionError(f"asked for the name of {name!r}, for which the start of the service would wait")
+
+    monkeypatch.setattr(socket, "getfqdn", wait_for_ever)
+    server = MetricsServer("0.0.0.0:0", None, lambda: True, lambda: True)
+    server.start()
+    server.stop()
+
+
 def test_it_listens_on_ipv6_too():
     try:
         with socket.socket(socket.AF_INET6) as probe:
