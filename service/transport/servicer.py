@@ -3,7 +3,8 @@
 Knows: which parts a call goes through. Does not know: gRPC errors (interceptors.py), limits (validation.py), engines.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,6 @@ import grpc
 from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult
 from service.engine.scoring import PairAnswer
-from service.engine.translator import Translator
 from service.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, RequestError
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
@@ -27,7 +27,7 @@ from service.transport.responses import list_models, score_result, text_result
 from service.transport.status import status_and_reason
 from service.transport.submission import Submitter, deadline_of
 from service.transport.text_stream import TextStream, read_stream_config
-from service.transport.validation import Settings, read_config, read_pairs, read_request
+from service.transport.validation import read_config, read_pairs, read_request
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Whoever gets one of these for any text sends the whole call again, or does not wait for it any more.
@@ -85,8 +85,10 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         config = await read_stream_config(requests, state.limits.max_stream_idle_s, state.admission.draining)
         rename_call(context, config.request_id)
         settings = read_config(config, state.limits, state.defaults)
-        translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
-        check_stream_options(translator, settings)
+        with within_config():
+            translator = state.models.choose(settings.model, settings.source_language, settings.target_language)
+            # To refuse them text by text would let a job of millions fail row by row.
+            translator.model_options.check(settings.options)
         stream = TextStream(requests, context, translator, settings, state.limits)
         with state.leases.hold(translator):
             await stream.run(
@@ -120,11 +122,11 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         return list_models(self._state.models.infos, self._state.limits, self._state.defaults)
 
 
-def check_stream_options(translator: Translator, settings: Settings) -> None:
-    """Raises InvalidRequest where the model cannot give what a stream asks for every text: to refuse them one by one
-    would let a job of millions fail row by row."""
+@contextmanager
+def within_config() -> Iterator[None]:
+    """What is wrong in here is wrong with a field of a stream's first message."""
     try:
-        translator.model_options.check(settings.options)
+        yield
     except InvalidRequest as error:
         raise InvalidRequest(f"config.{error.field}", error.description, **error.numbers) from None
 

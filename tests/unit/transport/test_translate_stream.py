@@ -12,6 +12,8 @@ from tests.unit.transport.running_server import Running, with_server
 
 CONFIG = pb.TranslateStreamRequest(config=pb.StreamConfig(source_language="en", target_language="fr"))
 
+NOT_ITS_LANGUAGE = pb.TranslateStreamRequest(config=pb.StreamConfig(source_language="de", model="en-fr"))
+
 
 def item(name: str, text: str) -> pb.TranslateStreamRequest:
     return pb.TranslateStreamRequest(text=pb.StreamText(id=name, text=text))
@@ -223,6 +225,7 @@ def asking(**options: int) -> pb.TranslateStreamRequest:
         ([item("a", "a")], "config"),
         ([pb.TranslateStreamRequest(config=pb.StreamConfig(target_language="fr"))], "config.source_language"),
         ([CONFIG, CONFIG], "text"),
+        ([NOT_ITS_LANGUAGE], "config.source_language"),
         ([asking(max_length=257)], "config.options.max_length"),  # the model has 256
         ([asking(min_length=257)], "config.options.min_length"),
     ],
