@@ -32,16 +32,19 @@ class Share:
         if self._max_calls and self.num_calls >= self._max_calls:
             self._count_refusal("client_calls")
             raise QuotaExceeded(
-                f"this client has {self.num_calls} calls open; at most {self._max_calls} may be", OVERLOAD_RETRY_S
+                f"this client has {self.num_calls} calls open; at most {self._max_calls} may be",
+                OVERLOAD_RETRY_S,
+                open_calls=self.num_calls,
+                max_open_calls=self._max_calls,
             )
         self.num_calls += 1
 
-    def take(self, num_tokens: int, is_counted: bool = True) -> None:
+    def take(self, num_tokens: int, field: str, is_counted: bool = True) -> None:
         """Counts tokens as open, all or none of them.
 
         Args:
-            is_counted: whether a refusal is told; whoever asks again and again is not refused, unless there never will
-                be room.
+            field: of the message that holds them. is_counted: whether a refusal is told; whoever asks again and again
+                is not refused, unless there never will be room.
 
         Raises:
             QuotaExceeded: there is no room now. InvalidRequest: there never will be.
@@ -52,12 +55,14 @@ class Share:
                     self._count_refusal("client_tokens")
                 most = f"at most {self._max_tokens} of one client may be"
                 if num_tokens > self._max_tokens:
-                    raise InvalidRequest(
-                        "texts", f"{num_tokens} source tokens; {most} open; send fewer texts at a time"
-                    )
+                    many = f"{num_tokens} source tokens; {most} open; send less at a time"
+                    raise InvalidRequest(field, many, value=num_tokens, max=self._max_tokens)
                 raise QuotaExceeded(
                     f"this client has {self.num_tokens} source tokens open and sent {num_tokens}; {most}",
                     OVERLOAD_RETRY_S,
+                    open_tokens=self.num_tokens,
+                    sent_tokens=num_tokens,
+                    max_open_tokens=self._max_tokens,
                 )
             self.num_tokens += num_tokens
 
@@ -73,18 +78,18 @@ class TokenHold:
     The engine calls counted(), as SubmissionWatch. A submission that is left with an exception holds nothing.
 
     Args:
-        is_counted: as Share.take().
+        field, is_counted: as Share.take().
     """
 
-    def __init__(self, owner: Share, num_texts: int, is_counted: bool = True) -> None:
-        self._share, self._is_counted = owner, is_counted
+    def __init__(self, owner: Share, num_texts: int, field: str, is_counted: bool = True) -> None:
+        self._share, self._field, self._is_counted = owner, field, is_counted
         self._num_missing = num_texts
         self._num_tokens = 0
         self._lock = threading.Lock()
 
     def counted(self, num_source_tokens: int) -> None:
         """Raises as Share.take() does."""
-        self._share.take(num_source_tokens, self._is_counted)
+        self._share.take(num_source_tokens, self._field, self._is_counted)
         self._num_tokens = num_source_tokens
 
     def answered(self) -> None:

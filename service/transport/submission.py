@@ -58,14 +58,15 @@ class Submitter:
         on_text: Callable[[int, TextAnswer], None],
         deadline: float | None,
         is_counted: bool = True,
+        field: str = "texts",
     ) -> Ticket:
-        """As Translator.submit; ``is_counted``: as RequestQueue.check().
+        """As Translator.submit; ``is_counted``: as RequestQueue.check(); ``field``: of the message that holds them.
 
         Cancelled while a thread still submits, it cancels what comes of that.
         """
         translator.check(settings.options, settings.priority, deadline, is_counted)  # a refusal needs no thread
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
-        follower = Follower(TokenHold(share.get(), len(texts), is_counted), call_trace.get())
+        follower = Follower(TokenHold(share.get(), len(texts), field, is_counted), call_trace.get())
 
         def on_answer(index: int, answer: TextAnswer) -> None:
             follower.answered()
@@ -101,7 +102,7 @@ class Submitter:
         buffer = AnswerBuffer[PairAnswer](asyncio.get_running_loop(), wake_at=len(pairs))
         languages = model_languages(translator.info, settings.source_language, settings.target_language)
 
-        follower = Follower(TokenHold(share.get(), len(pairs)), call_trace.get())
+        follower = Follower(TokenHold(share.get(), len(pairs), "pairs"), call_trace.get())
 
         def on_answer(index: int, answer: PairAnswer) -> None:
             follower.answered()

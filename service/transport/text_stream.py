@@ -59,7 +59,8 @@ class TextStream:
                 await self._exchange(submitter, draining, on_answer)
         except TimeoutError:
             limit_s = self._limits.max_stream_idle_s
-            raise DeadlineExceeded(f"no text was sent or no result taken for {limit_s} s; open a new stream") from None
+            idle = f"no text was sent or no result taken for {limit_s} s; open a new stream"
+            raise DeadlineExceeded(idle, max_stream_idle_s=limit_s) from None
 
     async def _exchange(
         self, submitter: Submitter, draining: asyncio.Event, on_answer: Callable[[TextAnswer], None]
@@ -130,6 +131,7 @@ class TextStream:
                     lambda _, answer: self._buffer.put(number, answer),
                     self._deadline,
                     is_counted=False,  # a text that waits was not refused
+                    field="text.text",
                 )
             except Overloaded as error:
                 await asyncio.sleep(min(error.retry_after_s, MAX_PAUSE_S))
@@ -172,7 +174,8 @@ async def read_stream_config(requests: Requests, idle_s: float, draining: asynci
         if not reading.done():
             if drain.done():
                 raise Draining("the server is shutting down; open the stream again, to another server")
-            raise DeadlineExceeded(f"no first message was sent for {idle_s} s; open a new stream")
+            idle = f"no first message was sent for {idle_s} s; open a new stream"
+            raise DeadlineExceeded(idle, max_stream_idle_s=idle_s)
         first = reading.result()
     finally:
         reading.cancel()

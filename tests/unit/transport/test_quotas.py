@@ -17,6 +17,8 @@ from service.transport.quotas import Quotas
 from service.transport.security import SecurityOptions
 from tests.unit.transport.running_server import Running, request, with_server
 from tests.unit.transport.test_score import score_request
+from tests.unit.transport.test_translate import details, failure
+from tests.unit.transport.test_translate_stream import CONFIG
 
 ONE, TWO = ("authorization", "Bearer one-0123456789abcdef"), ("authorization", "Bearer two-0123456789abcdef")
 
@@ -30,6 +32,11 @@ def clients(tmp_path: Path) -> str:
         '[two]\ntokens = ["two-0123456789abcdef"]\nmax_open_calls = 1\nmax_open_tokens = 2\n'
     )
     return str(file)
+
+
+def numbers(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """Those of the message, for programs."""
+    return dict(details(error)["ErrorInfo"].metadata)
 
 
 async def code_of(call: "grpc.aio.Call") -> str:
@@ -49,6 +56,7 @@ def test_calls_of_one_client_are_bounded(clients: str):
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.details() == "this client has 2 calls open; at most 2 may be"
         assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        assert numbers(caught.value) == {"open_calls": "2", "max_open_calls": "2", "retry_after_ms": "1000"}
         assert await code_of(translate(request("a"), metadata=[TWO])) == "RESOURCE_EXHAUSTED"
         server.translator.gate.set()
         assert [await code_of(call) for call in held] == ["OK"] * 3
@@ -76,6 +84,29 @@ def test_tokens_of_one_client_are_bounded(clients: str):
         assert server.sample("dragoman_rejected_total", reason="client_tokens") == 2
 
     with_server(check, security=SecurityOptions(clients=clients, max_client_tokens=5))
+
+
+def test_what_can_never_be_taken_is_told_with_its_field_and_numbers():
+    async def check(server: Running) -> None:
+        for refused, field in (
+            (server.stub.Translate(request("aaaa")), "texts"),
+            (server.stub.Score(score_request("a")), "pairs"),
+        ):
+            error = await failure(refused)
+            assert [violation.field for violation in details(error)["BadRequest"].field_violations] == [field]
+            assert numbers(error) == {"value": "4", "max": "3"}
+        text = pb.TranslateStreamRequest(text=pb.StreamText(id="1", text="aaaa"))
+        [response] = [response async for response in server.stub.TranslateStream(iter([CONFIG, text]))]
+        assert response.result.error.field == "text.text"
+        server.translator.gate.clear()
+        held = server.stub.Translate(request("aa"))
+        await asyncio.to_thread(server.translator.submitted.wait)
+        full = numbers(await failure(server.stub.Translate(request("bb"))))
+        assert full == {"open_tokens": "2", "sent_tokens": "2", "max_open_tokens": "3", "retry_after_ms": "1000"}
+        server.translator.gate.set()
+        await held
+
+    with_server(check, security=SecurityOptions(max_client_tokens=3))
 
 
 def test_a_stream_gives_back_what_each_text_took(clients: str):

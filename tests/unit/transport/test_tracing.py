@@ -145,7 +145,7 @@ def test_the_python_client_passes_on_the_span_it_is_in(exporter: InMemorySpanExp
 
 def test_spans_of_one_call_are_bounded(exporter: InMemorySpanExporter):
     trace = tracer(exporter).begin("/dragoman.v1.TranslationService/Translate", {})
-    follower = Follower(TokenHold(share.get(), 1), trace)
+    follower = Follower(TokenHold(share.get(), 1, "texts"), trace)
     follower.counted(1)
     for _ in range(MAX_STAGES):
         follower.decoded(Timings(0.1, 0.1, 0.1))
