@@ -73,8 +73,10 @@ def serve(options: argparse.Namespace) -> int:
 def _leave_on_signals() -> None:
     """Nothing was accepted yet. Said aloud, because the first process of a container has no default action.
 
-    An interrupt that a background job was told to ignore stays ignored until the service takes it.
+    An interrupt that a background job was told to ignore stays ignored until the service takes it. What SIGHUP asks
+    for, a look at the bundles, is still to come.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(DONE))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))

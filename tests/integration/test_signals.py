@@ -78,7 +78,7 @@ def test_one_signal_is_enough_when_nothing_is_open(process: "subprocess.Popen[st
     assert process.wait(10) == 0
 
 
-def test_sigterm_before_anything_is_loaded_is_an_orderly_end(tmp_path: Path):
+def test_before_anything_is_loaded_sighup_ends_nothing_and_sigterm_is_an_orderly_end(tmp_path: Path):
     (tmp_path / "onnxruntime.py").write_text(
         "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n"
     )
@@ -87,5 +87,6 @@ def test_sigterm_before_anything_is_loaded_is_an_orderly_end(tmp_path: Path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGHUP)  # a script that has just put a bundle there
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
