@@ -150,7 +150,7 @@ class Metrics:
         _child(self._request_duration, method).observe(duration_s)
 
     def call_refused(self, reason: str) -> None:
-        """A call was not admitted: ``too_many_calls``, or ``not_serving`` while loading or draining,
+        """A call was not admitted: ``too_many_calls``, or ``not_serving`` while loading or stuck, ``draining``,
         ``unauthenticated``, ``permission_denied``, ``client_calls``, ``client_tokens``, or ``texts``: too many
         characters are being divided into sentences."""
         _child(self.rejected, reason).inc()

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from service.errors import Overloaded, PermissionDenied, RequestError, Unauthenticated
+from service.errors import Draining, Overloaded, PermissionDenied, RequestError, Unauthenticated
 from service.metrics import Metrics
 from service.transport.admission import Admission
 from service.transport.callers import Caller, Callers
@@ -77,8 +77,15 @@ class Gate:
             return Passage(self._quotas, share, self.admission, self.admission.enter())
         except RequestError as error:
             self._quotas.close_call(share)
-            self._metrics.call_refused("too_many_calls" if isinstance(error, Overloaded) else "not_serving")
+            self._metrics.call_refused(_reason(error))
             raise
+
+
+def _reason(error: RequestError) -> str:
+    """What a refusal by the server's state is counted as."""
+    if isinstance(error, Overloaded):
+        return "too_many_calls"
+    return "draining" if isinstance(error, Draining) else "not_serving"
 
 
 @dataclass(slots=True)

@@ -179,7 +179,7 @@ def test_calls_pass_over_a_replica_that_drains():
                 found = pool.map(lambda _: client.translate(["a"], source="en", target="fr"), range(120))
                 assert all(isinstance(result, TextResult) for [result] in found)
         assert min(len(server.translator.submissions) for server in (first, second)) >= 50
-        refused = first.sample("dragoman_rejected_total", reason="not_serving")
+        refused = first.sample("dragoman_rejected_total", reason="draining")
         assert refused < 30  # by calls that were on their way while health changed; of all it would be 60 and more
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from service.errors import NotServing, Overloaded, RequestError
+from service.errors import Draining, NotServing, Overloaded, RequestError
 from service.metrics import Metrics
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
@@ -55,16 +55,28 @@ def test_several_connections_of_one_address_are_one_client():
     with_server(check, security=SecurityOptions(max_client_calls=1))
 
 
-@pytest.mark.parametrize(("is_loaded", "refusal"), [(False, NotServing), (True, Overloaded)])
-def test_a_client_whose_call_was_refused_is_forgotten(is_loaded: bool, refusal: type[RequestError]):
+@pytest.mark.parametrize(
+    ("state", "refusal", "reason"),
+    [
+        ("loading", NotServing, "not_serving"),
+        ("full", Overloaded, "too_many_calls"),
+        ("stuck", NotServing, "not_serving"),
+        ("draining", Draining, "draining"),
+    ],
+)
+def test_a_client_whose_call_was_refused_is_counted_and_forgotten(state: str, refusal: type[RequestError], reason: str):
     async def run() -> None:
-        admission = Admission(max_open_calls=0)
-        if is_loaded:
+        admission, metrics = Admission(max_open_calls=0), Metrics()
+        if state != "loading":
             admission.open()
-        gate = Gate(SecurityOptions(), admission, Metrics())
+        admission.stick(state == "stuck")
+        if state == "draining":
+            admission.drain()
+        gate = Gate(SecurityOptions(), admission, metrics)
         with pytest.raises(refusal):
             gate.enter(OWN_SERVICE + "Translate", Caller("ipv4:10.0.0.1", is_known=False))
         assert len(gate._quotas) == 0
+        assert metrics.registry.get_sample_value("dragoman_rejected_total", {"reason": reason}) == 1
 
     asyncio.run(run())
 

@@ -142,7 +142,7 @@ def test_draining_refuses_new_calls_and_finishes_open_ones():
         error = await failure(server.stub.Translate(request("b")))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata())
-        assert server.sample("dragoman_rejected_total", reason="not_serving") == 1
+        assert server.sample("dragoman_rejected_total", reason="draining") == 1
         assert not draining.done()
         server.translator.gate.set()
         assert (await accepted).results[0].translation.text == "A"
