@@ -49,7 +49,7 @@ class ParquetSource(Source):
 
     def __init__(self, files: InputFiles, options: SourceOptions) -> None:
         super().__init__(files, options)
-        self._num_rows = self._rows_read = 0
+        self._num_rows = 0
 
     def open(self) -> None:
         pa = arrow()
