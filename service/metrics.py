@@ -95,7 +95,7 @@ class Metrics:
             "dragoman_workers",
             "Engine threads of the model that has most: seconds of steps and encoder runs per second, at most.",
         )
-        self.cache_bytes = gauge("dragoman_cache_bytes", "Memory held for attention keys and values.")
+        self.cache_bytes = gauge("dragoman_cache_bytes", "Memory that attention keys and values can come to take.")
         self.input_tokens = counter("dragoman_input_tokens_total", "Source tokens of answered sentences.")
         self.output_tokens = counter("dragoman_output_tokens_total", "Target tokens of answered sentences.")
         self.finished = counter("dragoman_finished_total", "Sentences answered, by finish reason.", "reason")

@@ -42,7 +42,7 @@ class EngineObserver(Protocol):
         """The engine has so many workers: at most so many seconds of encoder runs and steps in a second."""
 
     def cache_bytes(self, num_bytes: int) -> None:
-        """Bytes held for keys and values, used or not."""
+        """Bytes that keys and values can come to take, with every row as long as it may be."""
 
     def finished(self, reason: str, num_source_tokens: int, num_target_tokens: int) -> None:
         """One sentence was answered; reason is a FinishReason's value, or ``cancelled``, ``deadline``, ``error``."""
