@@ -30,7 +30,10 @@ class DragomanError(Exception):
 
 
 class ConfigurationError(DragomanError):
-    """An option, environment variable, file or port is wrong; the message says which and what to do."""
+    """An option, environment variable, file or port is wrong; the message says which and what to do.
+
+    A port that `dragoman serve` cannot have ends it with 1, not 78: another process may let go of it.
+    """
 
 
 class BundleError(DragomanError):
