@@ -62,7 +62,11 @@ class Translator:
         with ThreadPoolExecutor(1) as loader:  # beside the engine's graphs: a third of the time of loading less
             session = loader.submit(ScoreSession, score_graph, self.tokenizer.start, threads_per_worker(settings))
             self.engine = Engine.load(bundle, precision, self.tokenizer, settings, SilentObserver())
-        self.scorer = Scorer(session.result(), settings, self.engine.fail)
+        try:
+            self.scorer = Scorer(session.result(), settings, self.engine.fail)
+        except BaseException:  # nobody else knows of what the engine holds of a device's memory
+            self.engine.sessions.close(has_failed=False)
+            raise
         max_beams = min(self.engine.max_rows, max(bundle.graphs(precision).decoder))
         own, limit = manifest.decoding, manifest.max_target_tokens
         self.model_options = ModelOptions(own, limit, max_beams, settings.default_max_length)

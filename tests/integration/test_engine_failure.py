@@ -10,7 +10,7 @@ import pytest
 from service.engine.engine import Engine
 from service.engine.translator import Translator
 from service.engine.worker import Worker
-from service.errors import ConfigurationError, DragomanError, EngineFailure
+from service.errors import BundleError, ConfigurationError, DragomanError, EngineFailure
 from service.jobs.text_engine import EmbeddedEngine
 from service.runtime.session import Candidates, Sessions, StepBinding
 from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, long_texts
@@ -69,6 +69,22 @@ def test_a_worker_that_cannot_warm_up_is_not_taken_for_ready(
             engine.start()
     finally:
         has_started.set()
+
+
+def test_what_a_model_held_is_given_back_where_its_score_graph_cannot_be_loaded(
+    nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device its caches would stay, and the next model has less."""
+    closed: list[bool] = []
+    monkeypatch.setattr(Sessions, "close", lambda _, has_failed: closed.append(has_failed))
+    monkeypatch.setattr("service.engine.translator.ScoreSession", refuse)
+    with pytest.raises(BundleError, match=r"score\.onnx cannot be loaded"):
+        Translator.load(nonsense_bundle, SETTINGS)
+    assert closed == [False]
+
+
+def refuse(path: Path, *_: object) -> None:
+    raise BundleError(f"{path} cannot be loaded")
 
 
 def load_unstarted(load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch) -> Engine:
