@@ -5,31 +5,43 @@ import os
 import platform
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 CPU_INFO = Path("/proc/cpuinfo")
 # Instructions that multiply unsigned by signed 8-bit numbers and add into 32 bits, without 16 bits between.
 DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8"}
-CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+CGROUP_V2, CGROUP_OF_SELF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 CGROUP_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
 
 def cgroup_cpus() -> float | None:
-    """The CPU quota of the container, in CPUs, or None where there is none."""
+    """The least CPU quota of a container or systemd unit that this process is in, in CPUs, or None where there is none.
+
+    A container sees its own group as the root, a unit is some levels below it: groups around it have quotas, too.
+    """
     try:
-        if CGROUP_V2.exists():
-            quota, period = CGROUP_V2.read_text().split()
-        else:
-            quota, period = (path.read_text().strip() for path in CGROUP_V1)
-        if quota in ("max", "-1"):
-            return None
-        return float(quota) / float(period)
+        limits = [file.read_text().split() for group in own_groups() if (file := group / "cpu.max").exists()]
+        limits = limits or [[path.read_text().strip() for path in CGROUP_V1]]
+        quotas = [float(quota) / float(period) for quota, period in limits if quota not in ("max", "-1")]
     except (OSError, ValueError):
         return None
+    return min(quotas, default=None)
+
+
+def own_groups() -> Iterator[Path]:
+    """The folders of this process's control group (version 2) and of those around it, the root last."""
+    with contextlib.suppress(OSError):
+        for line in CGROUP_OF_SELF.read_text().splitlines():
+            hierarchy, _, name = line.partition("::")
+            if hierarchy == "0":
+                group = PurePosixPath(name.lstrip("/"))
+                yield from (CGROUP_V2 / below for below in (group, *group.parents) if below.name)
+    yield CGROUP_V2
 
 
 def usable_cpus() -> int:
-    """CPUs in the process's affinity mask, no more than its container's quota (rounded up); at least 1."""
+    """CPUs in the process's affinity mask, no more than the quota of its container or unit (rounded up); at least 1."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:

@@ -16,7 +16,34 @@ def test_the_quota_of_the_control_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, expected: float | None
 ) -> None:
     (tmp_path / "cpu.max").write_text(content)
-    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "cpu.max")
+    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path)
+    assert cpus.cgroup_cpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("of_self", "quotas", "expected"),
+    [
+        ("0::/system.slice/dragoman.service\n", {"system.slice/dragoman.service": "100000 100000"}, 1.0),
+        ("0::/system.slice/dragoman.service\n", {"system.slice": "200000 100000", "": "max 100000"}, 2.0),
+        ("0::/a/b\n", {"a/b": "300000 100000", "a": "150000 100000"}, 1.5),
+        ("0::/\n", {"": "50000 100000"}, 0.5),
+        ("0::/seen/from/outside\n", {"": "50000 100000"}, 0.5),
+        ("0::/../other\n", {"": "50000 100000"}, 0.5),
+        (None, {"": "50000 100000"}, 0.5),
+        ("0::/a\n", {"a": "max 100000"}, None),
+    ],
+)
+def test_the_least_quota_of_the_groups_around_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_self: str | None, quotas: dict[str, str], expected: float | None
+) -> None:
+    """Those of a systemd unit (CPUQuota=) lie below the root, which has none."""
+    if of_self is not None:
+        (tmp_path / "self").write_text("1:name=systemd:/else\n" + of_self)
+    for group, quota in quotas.items():
+        (tmp_path / "root" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / group / "cpu.max").write_text(quota)
+    monkeypatch.setattr(cpus, "CGROUP_OF_SELF", tmp_path / "self")
+    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "root")
     assert cpus.cgroup_cpus() == expected
 
 
@@ -28,7 +55,7 @@ def test_the_quota_of_an_older_control_group(
     if quota is not None:
         files[0].write_text(quota)
         files[1].write_text("100000\n")
-    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "nothing")
+    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path)
     monkeypatch.setattr(cpus, "CGROUP_V1", files)
     assert cpus.cgroup_cpus() == expected
 
