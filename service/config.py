@@ -234,7 +234,9 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if not is_ours or variable in _NO_SETTINGS:
             continue
         if variable not in known:
-            raise ConfigurationError(f"unknown environment variable {variable}{_nearest(variable, known)}")
+            raise ConfigurationError(
+                f"unknown environment variable {variable}{_nearest(variable, known, ENVIRONMENT_PREFIX)}"
+            )
         values[known[variable].name] = parse_text(variable, known[variable], text)
     return values
 
@@ -289,9 +291,11 @@ def _fields() -> "dict[str, dataclasses.Field[Any]]":
     return {field.name: field for field in dataclasses.fields(ServiceConfig)}
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]}?" if matches else ""
+def _nearest(name: str, known: Mapping[str, Any], prefix: str = "") -> str:
+    """``prefix``: what all names begin with, so that it is no likeness."""
+    ends = [one.removeprefix(prefix) for one in known]
+    matches = difflib.get_close_matches(name.removeprefix(prefix), ends, n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{matches[0]}?" if matches else ""
 
 
 def _require(name: str, value: object, condition: bool, must: str) -> None:

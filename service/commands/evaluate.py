@@ -96,8 +96,11 @@ def _check_output(options: argparse.Namespace) -> None:
     inputs = (options.source, *options.reference)
     if options.output.exists() and any(options.output.samefile(file) for file in inputs):
         options.parser.error("--output is --source or --reference: it would be overwritten")
+    was_there = options.output.exists()
     with _told(options.output), options.output.open("a"):
         pass
+    if not was_there:  # nothing is better than an empty file, should the work fail
+        options.output.unlink()
 
 
 def _read_both(options: argparse.Namespace) -> tuple[list[str], list[str]]:

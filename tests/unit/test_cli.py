@@ -247,6 +247,16 @@ def test_evaluate_measures(
     assert "must have the same number" in capsys.readouterr().err
 
 
+def test_evaluate_that_fails_leaves_no_empty_output(translator: ScriptedTranslator, bundle: str, tmp_path: Path):
+    files = (tmp_path / "source", tmp_path / "reference")
+    for file in files:
+        file.write_text("a\n")
+    output = tmp_path / "output"
+    texts = ("--source", str(files[0]), "--reference", str(files[1]), "--output", str(output))
+    assert run("evaluate", "--bundle", bundle, *texts, "--to", "de") != 0
+    assert not output.exists(), "it looks like a result"
+
+
 def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run("evaluate", "--source", str(tmp_path / "nothing"), "--reference", str(tmp_path)) == 1
     assert capsys.readouterr().err == (

@@ -123,6 +123,7 @@ def test_a_missing_file_is_explained(tmp_path: Path):
     ("variable", "value", "message"),
     [
         ("DRAGOMAN_MAX_ROW", "1", "did you mean DRAGOMAN_MAX_ROWS?"),
+        ("DRAGOMAN_FOO", "1", "unknown environment variable DRAGOMAN_FOO$"),  # the prefix is like that of all
         ("DRAGOMAN_MAX_ROWS", "x", "DRAGOMAN_MAX_ROWS .'x'. must be a whole number"),
         ("DRAGOMAN_REFLECTION", "maybe", "must be true or false"),
     ],
