@@ -3,6 +3,8 @@
 Knows: which files a bundle has. Does not know: operators (layers.py), what makes a graph right (verify.py).
 """
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -158,24 +160,71 @@ def write_graphs(
 
 @contextmanager
 def whole_or_nothing(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised."""
+    """A folder beside ``folder`` to write into; it takes the place of ``folder`` only if nothing was raised.
+
+    Raises:
+        ExportError: another process is writing the same.
+    """
     folder = folder.resolve()  # a link stays one, and leads to the new
     partial, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f".{folder.name}.replaced")
-    if before.exists() and not folder.exists():  # killed between the two renames below
-        before.rename(folder)
-    for leftover in (partial, before):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if folder.exists():
-            folder.rename(before)
-        partial.rename(folder)
-    finally:
-        if before.exists() and not folder.exists():
+    with alone_in(partial, folder):
+        if before.exists() and not folder.exists():  # killed between the two renames below
             before.rename(folder)
-        for leftover in (partial, before):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+        empty(partial)
+        try:
+            yield partial
+            if folder.exists():
+                folder.rename(before)
+            partial.rename(folder)
+        except BaseException:  # not after the rename: another process may have made its own by then
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
+            shutil.rmtree(before, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(partial: Path, folder: Path) -> Iterator[None]:
+    """The folder ``partial``, new or left by a process that was killed, for nobody else meanwhile.
+
+    The lock is on the folder itself: it ends with the process, however that ends, and leaves no file behind.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise ExportError(f"another process is writing {folder}") from None
+    try:
+        if not is_locked(descriptor, partial):
+            raise ExportError(f"another process is writing {folder}")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(descriptor: int, path: Path) -> bool:
+    """Whether this process has the lock now, and ``path`` is still the folder that was locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system that locks no folders, such as NFS: nobody is told there
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:  # renamed by who had the lock before
+        return False
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def check_options(model: Transformer, options: ExportOptions, folder: Path) -> None:

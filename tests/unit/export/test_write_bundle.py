@@ -1,5 +1,7 @@
 """What a bundle is not made of, and how it comes to its place, whatever the place is called."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +86,31 @@ def test_a_place_that_cannot_be_written_is_named(
     assert main([command, str(source), "/proc/nowhere/folder", *limits]) == 1
     *_, line = capsys.readouterr().err.splitlines()  # before it: what scales are fixed on
     assert line.startswith("dragoman: [Errno 2] No such file or directory: '/proc/nowhere")
+
+
+def test_who_writes_a_bundle_is_alone(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one is told so and touches nothing; the first ends as if nobody had come."""
+    bundle = tmp_path / "bundle"
+    with whole_or_nothing(bundle) as partial:
+        (partial / "half").touch()
+        capsys.readouterr()
+        assert export(checkpoint, bundle) == 1
+        assert capsys.readouterr().err.endswith(f"dragoman: another process is writing {bundle}\n")
+        assert (partial / "half").exists()
+    assert [path.name for path in bundle.iterdir()] == ["half"]
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(checkpoint: Path, tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib
+from export.write_bundle import whole_or_nothing
+with whole_or_nothing(pathlib.Path({str(tmp_path / "bundle")!r})) as partial:
+    (partial / "cpu-fp32").mkdir()
+    (partial / "link").symlink_to("nowhere")
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert (tmp_path / "bundle.partial").exists()
+    assert export(checkpoint, tmp_path / "bundle") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
+    assert not (tmp_path / "bundle" / "link").is_symlink()
