@@ -137,6 +137,8 @@ def derive_cuda(source: Path, folder: Path) -> Manifest:
     bundle = Bundle.open(source)
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another place or remove it")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ExportError(f"{folder} is inside {source}, which would be copied into itself; choose another place")
     tensors, nodes = bundle_weights(bundle, SOURCE)
     state = state_of(tensors)
     model: Any = NamedWeights(config_of(bundle.manifest, state, nodes))

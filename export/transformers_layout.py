@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.write_bundle import ExportError, whole_or_nothing
+from export.write_bundle import ExportError, is_empty_folder, whole_or_nothing
 from model.config import ModelConfig
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
@@ -183,7 +183,7 @@ def write_transformers(model: Transformer, tokenizer: Tokenizer, languages: tupl
         ExportError: no class of Transformers has this shape, or ``folder`` is something else than such a folder.
     """
     config = config_json(model.config, tokenizer)
-    if folder.exists() and not (folder / "generation_config.json").exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder / "generation_config.json").exists() and not is_empty_folder(folder):
         raise ExportError(f"{folder} exists and was not written by this command; choose another place or remove it")
     with whole_or_nothing(folder) as partial:
         write_json(partial / "config.json", config)

@@ -219,6 +219,10 @@ def is_locked(descriptor: int, path: Path) -> bool:
         return False
 
 
+def is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
 def empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -239,7 +243,7 @@ def check_options(model: Transformer, options: ExportOptions, folder: Path) -> N
         raise ExportError(f"a head's width ({width}) must be a multiple of {HEAD_WIDTHS}: no fast attention has others")
     if any(bool(tensor.isnan().any()) for tensor in model.state_dict().values()):
         raise ExportError("the checkpoint holds weights that are no numbers")
-    if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder / MANIFEST).exists() and not is_empty_folder(folder):
         raise ExportError(f"{folder} exists and is not a bundle; choose another place or remove it")
 
 

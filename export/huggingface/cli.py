@@ -6,7 +6,15 @@ Knows: arguments and messages. Does not know: how a checkpoint is read or a bund
 import argparse
 from pathlib import Path
 
-from export.cli import CALIBRATION_LINES, EXIT_BAD_BUNDLE, EXIT_FAILED, complain, read_sample, texts_for_scales
+from export.cli import (
+    CALIBRATION_LINES,
+    EXIT_BAD_BUNDLE,
+    EXIT_FAILED,
+    complain,
+    disk_error,
+    read_sample,
+    texts_for_scales,
+)
 from export.huggingface.folder import ImportRefused
 from export.huggingface.importer import Checkpoint, read_checkpoint
 from export.verify import VerificationError
@@ -52,7 +60,7 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: list[str]) -> ExportOptions:
     sources, targets = checkpoint.sources, checkpoint.targets
     limit = checkpoint.model.config.max_positions
-    precisions = tuple(arguments.precision or DEFAULT_PRECISIONS)
+    precisions = tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS))
     targets_name = targets[0].code if len(targets) == 1 else "mul"
     return ExportOptions(
         name=arguments.name or f"{sources[0].code if len(sources) == 1 else 'mul'}-{targets_name}",
@@ -72,15 +80,18 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
 def run_import(arguments: argparse.Namespace) -> int:
     try:
         texts = read_sample(arguments.calibration, CALIBRATION_LINES)
-        checkpoint = read_checkpoint(arguments.folder, arguments.source_language, arguments.target_language)
+        try:
+            checkpoint = read_checkpoint(arguments.folder, arguments.source_language, arguments.target_language)
+        except (ImportRefused, OSError) as error:
+            return complain(str(error), EXIT_BAD_BUNDLE)
         codes = (checkpoint.sources[0].code, checkpoint.targets[0].code)
         description = Description(checkpoint.model.config, *codes, step=0)
         options = export_options(arguments, checkpoint, texts)
         reports = write_bundle(checkpoint.model, checkpoint.tokenizer, description, arguments.bundle, options)
     except (ExportError, VerificationError) as error:
         return complain(str(error), EXIT_FAILED)
-    except (ImportRefused, OSError) as error:
-        return complain(str(error), EXIT_BAD_BUNDLE)
+    except OSError as error:  # of what is written: what is read was read above
+        return complain(disk_error(error), EXIT_FAILED)
     for precision, report in reports.items():
         print(f"{precision}: {report}")
     beams, penalty = checkpoint.proposed["num_beams"], checkpoint.proposed["length_penalty"]

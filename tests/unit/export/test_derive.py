@@ -75,6 +75,9 @@ def test_calibrated_weights_become_graphs_for_cuda_beside_their_own(
     assert arguments.run(arguments) == 1  # it is there already
     with pytest.raises(ExportError, match="exists"):
         derive_cuda(source, tmp_path / "both")
+    with pytest.raises(ExportError, match="would be copied into itself"):
+        derive_cuda(source, source / "both")
+    assert not list(source.glob("both*"))
 
 
 def test_weights_that_are_not_the_models_are_found(

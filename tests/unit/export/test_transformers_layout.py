@@ -117,6 +117,8 @@ def test_a_folder_of_something_else_is_left_alone(nonsense_tokenizer: Tokenizer,
     (tmp_path / "letters.txt").write_text("keep")
     with pytest.raises(ExportError, match="was not written by this command"):
         write_transformers(random_model(**PRE_NORM), nonsense_tokenizer, ("en", "fr"), tmp_path)
+    with pytest.raises(ExportError, match="was not written by this command"):
+        write_transformers(random_model(**PRE_NORM), nonsense_tokenizer, ("en", "fr"), tmp_path / "letters.txt")
     assert (tmp_path / "letters.txt").read_text() == "keep"
 
 

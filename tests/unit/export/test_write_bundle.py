@@ -52,6 +52,15 @@ def test_a_precision_given_twice_is_made_once(checkpoint: Path, tmp_path: Path) 
     assert list(Bundle.open(tmp_path / "bundle").manifest.precisions) == ["cpu-fp32"]
 
 
+def test_a_file_is_no_place_for_a_bundle(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    capsys.readouterr()
+    assert export(checkpoint, file) == 1
+    assert "file exists and is not a bundle" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 def test_the_folder_that_one_is_in_becomes_the_bundle(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
