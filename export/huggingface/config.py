@@ -27,6 +27,7 @@ SIZES = {"d_model": 1024, "max_position_embeddings": 1024, "encoder_layers": 12,
 SIZES |= {
     f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("attention_heads", 16), ("ffn_dim", 4096))
 }
+MOST, MOST_LAYERS = 1 << 22, 1000  # what no such model has; a damaged file shall not fill the memory
 # Other names of the same, which Transformers reads after them.
 ALIASES = {
     "hidden_size": "d_model",
@@ -97,7 +98,7 @@ def check_keys(values: Mapping[str, Any], kind: str, where: str) -> None:
 
 def kind_of(values: Mapping[str, Any], where: str) -> str:
     kind = values.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ImportRefused(f"{where}: model_type ({kind!r}) must be one of {', '.join(ARCHITECTURES)}")
     architectures = values.get("architectures") or [ARCHITECTURES[kind]]
     if architectures != [ARCHITECTURES[kind]]:
@@ -112,10 +113,10 @@ class Reader:
         aliases = {name: values[alias] for alias, name in ALIASES.items() if alias in values}
         self.values, self.where = SIZES | DEFAULTS[kind] | aliases | dict(values), where
 
-    def integer(self, key: str, least: int) -> int:
+    def integer(self, key: str, least: int, most: int = MOST) -> int:
         value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ImportRefused(f"{self.where}: {key} ({value!r}) must be an integer >= {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ImportRefused(f"{self.where}: {key} ({value!r}) must be an integer in [{least}, {most}]")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -140,7 +141,7 @@ def read_config(folder: HuggingFaceFolder) -> ImportedConfig:
     check_keys(values, kind, where)
     reader = Reader(values, kind, where)
     activation = reader.values["activation_function"]
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ImportRefused(f"{where}: activation_function ({activation!r}) must be one of {', '.join(ACTIVATIONS)}")
     pad, end, start = (reader.integer(f"{name}_token_id", 0) for name in ("pad", "eos", "decoder_start"))
     shared = reader.flag("share_encoder_decoder_embeddings", True) or kind == "m2m_100"
@@ -175,8 +176,8 @@ def model_config(
         model_width=reader.integer("d_model", 1),
         num_heads=reader.same("encoder_attention_heads", "decoder_attention_heads"),
         feed_forward_width=reader.same("encoder_ffn_dim", "decoder_ffn_dim"),
-        num_encoder_layers=reader.integer("encoder_layers", 1),
-        num_decoder_layers=reader.integer("decoder_layers", 1),
+        num_encoder_layers=reader.integer("encoder_layers", 1, MOST_LAYERS),
+        num_decoder_layers=reader.integer("decoder_layers", 1, MOST_LAYERS),
         activation=activation,
         norm="post" if is_marian else "pre",
         dropout=0.0,

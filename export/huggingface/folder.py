@@ -32,7 +32,10 @@ class HuggingFaceFolder:
         self.path = path
 
     def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+        try:
+            return (self.path / name).is_file()
+        except OSError:  # such as a name that is too long for any file
+            return False
 
     def bytes(self, name: str) -> bytes:
         """Raises ImportRefused: the file is missing or cannot be read."""
@@ -49,7 +52,7 @@ class HuggingFaceFolder:
         """Raises ImportRefused: the file is missing or holds no JSON object."""
         try:
             values = json.loads(self.bytes(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if isinstance(error, ImportRefused):
                 raise
             raise ImportRefused(f"{self.path / name} is not JSON: {error}") from error

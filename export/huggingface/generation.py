@@ -5,6 +5,7 @@ what the file proposes is only told. Everything that would change the search oth
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,25 +99,25 @@ def read_generation(folder: HuggingFaceFolder, config: Mapping[str, Any], ids: t
     banned = bad_words(values.get("bad_words_ids"), ids[1], where)
     renormalize = bool(values.get("renormalize_logits"))
     # Where the file has the one and not the other, ``generate`` begins with bos; config.json's is not asked.
-    default_start = number(values, "bos_token_id", where, default=ids[2]) if folder.has(GENERATION) else ids[2]
-    start = int(number(values, "decoder_start_token_id", where, default=default_start))
+    default_start = integer(values, "bos_token_id", where, default=ids[2]) if folder.has(GENERATION) else ids[2]
+    start = integer(values, "decoder_start_token_id", where, default=default_start)
     ngram, least = penalties(values, where, start_is_possible=start != ids[1] and start not in banned)
     # Theirs counts the start token; max_new_tokens goes before and does not.
-    max_length = number(values, "max_new_tokens", where) or max(number(values, "max_length", where) - 1, 0)
-    first = number(values, "forced_bos_token_id", where, default=-1)
+    max_length = integer(values, "max_new_tokens", where) or max(integer(values, "max_length", where) - 1, 0)
+    first = integer(values, "forced_bos_token_id", where, default=-1)
     return Generation(
         Decoding(
             banned=() if renormalize else banned,
             force_end=forced_end is not None,
             stop_at_beams=bool(early),
-            max_length=int(max_length),
+            max_length=max_length,
             no_repeat_ngram_size=ngram,
             min_length=least,
         ),
         impossible=banned if renormalize else (),
-        first=() if first < 0 else (int(first),),
+        first=() if first < 0 else (first,),
         start=start,
-        num_beams=int(number(values, "num_beams", where, default=1)),
+        num_beams=integer(values, "num_beams", where, default=1),
         length_penalty=number(values, "length_penalty", where, default=1.0),
     )
 
@@ -126,9 +127,9 @@ def penalties(values: Mapping[str, Any], where: str, start_is_possible: bool) ->
 
     It looks for n-grams from the start token on, which makes no difference where that token cannot come again.
     """
-    ngram = int(number(values, "no_repeat_ngram_size", where))
+    ngram = integer(values, "no_repeat_ngram_size", where)
     # The start token counts in the one and not in the other, which goes before.
-    least = int(number(values, "min_new_tokens", where)) or max(int(number(values, "min_length", where)) - 1, 0)
+    least = integer(values, "min_new_tokens", where) or max(integer(values, "min_length", where) - 1, 0)
     if ngram and not 2 <= ngram <= MAX_NGRAM:
         raise ImportRefused(f"{where}: no_repeat_ngram_size ({ngram}) must be 0 or in [2, {MAX_NGRAM}]")
     if ngram and start_is_possible:
@@ -164,6 +165,14 @@ def number(values: Mapping[str, Any], key: str, where: str, default: float = 0) 
     value = values.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    # json reads NaN and Infinity as numbers.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ImportRefused(f"{where}: {key} ({value!r}) must be a number >= 0")
     return value
+
+
+def integer(values: Mapping[str, Any], key: str, where: str, default: int = 0) -> int:
+    value = number(values, key, where, default)
+    if value != int(value):
+        raise ImportRefused(f"{where}: {key} ({value!r}) must be an integer >= 0")
+    return int(value)

@@ -139,7 +139,8 @@ def m2m100_languages(
     ids = tokenizer.languages
     first = [code for code, i in ids.items() if i in generation.first]
     own = {
-        side: [code for code in (tokenizer.settings.get(f"{side}_lang"),) if code in known] for side in ("src", "tgt")
+        side: [code for code in (str(tokenizer.settings.get(f"{side}_lang")),) if code in known]
+        for side in ("src", "tgt")
     }
     chosen = (
         in_front(selected(known, sources, "source"), [] if sources else own["src"]),

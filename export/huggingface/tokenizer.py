@@ -62,9 +62,7 @@ def refuse_added_tokens(folder: HuggingFaceFolder, read: ImportedTokenizer) -> N
         ImportRefused: there are some that are neither special tokens, which no text is meant to hold, nor languages.
     """
     settings = read.settings
-    added = {str(entry["content"]) for entry in settings.get("added_tokens_decoder", {}).values()}
-    added |= {str(entry["content"]) for entry in folder.json_if_there("tokenizer.json").get("added_tokens", [])}
-    added |= folder.json_if_there("added_tokens.json").keys()
+    added = added_tokens(folder, settings).keys() | folder.json_if_there("added_tokens.json").keys()
     special = {name_of(settings, kind, f"<{kind}>") for kind in ("bos", "eos", "unk", "pad", "cls", "sep", "mask")}
     languages = {form for code in read.languages for form in (code, f"__{code}__", f">>{code}<<")}
     unknown = sorted(added - special - languages - set(FAIRSEQ_SPECIAL))
@@ -73,6 +71,19 @@ def refuse_added_tokens(folder: HuggingFaceFolder, read: ImportedTokenizer) -> N
             f"{folder.path}: tokens that were added to the tokenizer are not implemented: "
             f"{', '.join(map(repr, unknown[:5]))}{' and others' if len(unknown) > 5 else ''}"
         )
+
+
+def added_tokens(folder: HuggingFaceFolder, settings: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of the tokens that tokenizer_config.json and tokenizer.json list. Raises ImportRefused: one is damaged."""
+    stored = folder.json_if_there("tokenizer.json").get("added_tokens")
+    name = SETTINGS
+    try:
+        added = {str(entry["content"]): int(i) for i, entry in (settings.get("added_tokens_decoder") or {}).items()}
+        name = "tokenizer.json"
+        return added | {str(entry["content"]): int(entry["id"]) for entry in stored or []}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = folder.path / name
+        raise ImportRefused(f"{where}: its added tokens are damaged: {type(error).__name__}: {error}") from error
 
 
 def read_ids(folder: HuggingFaceFolder, name: str, size: int) -> dict[str, int]:
@@ -100,7 +111,10 @@ def sentencepiece(folder: HuggingFaceFolder, name: str) -> bytes:
 def name_of(settings: Mapping[str, Any], kind: str, default: str) -> str:
     """A special token's name, which is stored alone or with how it was added."""
     value = settings.get(f"{kind}_token") or default
-    return str(value["content"] if isinstance(value, dict) else value)
+    name = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(name, str):
+        raise ImportRefused(f"{SETTINGS}: {kind}_token ({value!r}) is no token")
+    return name
 
 
 def column(ids: Mapping[str, int], size: int) -> tuple[str | None, ...]:
@@ -158,7 +172,7 @@ def read_m2m100(
     else:
         ids, languages = nllb_ids(folder, model, settings)
     for piece, i in (ids | languages).items():
-        if i >= size:
+        if not 0 <= i < size:
             raise ImportRefused(f"{folder.path}: {piece!r} has id {i}, but config.json only {size} tokens")
     unknown = ids.get(name_of(settings, "unk", "<unk>"), -1)
     if unknown < 0 or ids.get(name_of(settings, "eos", "</s>")) != config.end:
@@ -187,9 +201,7 @@ def nllb_ids(
     processor = SentencePieceProcessor(model_proto=model)
     ids = {piece: i for i, piece in enumerate(FAIRSEQ_SPECIAL)}
     ids |= {processor.id_to_piece(i): i + 1 for i in range(3, processor.get_piece_size())}
-    added = {str(entry["content"]): int(i) for i, entry in settings.get("added_tokens_decoder", {}).items()}
-    stored = folder.json_if_there("tokenizer.json").get("added_tokens", [])
-    added |= {str(entry["content"]): int(entry["id"]) for entry in stored}
+    added = added_tokens(folder, settings)
     if not any(NLLB_LANGUAGE.fullmatch(token) for token in added):
         special = dict(settings) | folder.json_if_there("special_tokens_map.json")
         codes = special.get("additional_special_tokens") or special.get("extra_special_tokens") or []
