@@ -96,6 +96,8 @@ def run_import(arguments: argparse.Namespace) -> int:
         print(f"{precision}: {report}")
     beams, penalty = checkpoint.proposed["num_beams"], checkpoint.proposed["length_penalty"]
     print(f"the checkpoint proposes --beam {beams} --length-penalty {penalty:g}; requests choose")
+    if checkpoint.left_out:
+        print(f"left out, since BCP-47 has no such codes: {', '.join(checkpoint.left_out)}")
     print(f"wrote {arguments.bundle}: {languages(checkpoint)}")
     return 0
 

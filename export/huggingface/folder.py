@@ -37,6 +37,9 @@ class HuggingFaceFolder:
         except OSError:  # such as a name that is too long for any file
             return False
 
+    def names(self, pattern: str) -> list[str]:
+        return sorted(path.name for path in self.path.glob(pattern))
+
     def bytes(self, name: str) -> bytes:
         """Raises ImportRefused: the file is missing or cannot be read."""
         try:

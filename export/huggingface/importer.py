@@ -25,6 +25,7 @@ class Checkpoint:
     Attributes:
         sources, targets: at least one of each; the first are the default. has_choice: (of sources, of targets).
         proposed: options of a request that the checkpoint's authors proposed.
+        left_out: languages of the checkpoint whose names are none in BCP-47, so that no request can choose them.
     """
 
     model: Transformer
@@ -34,6 +35,7 @@ class Checkpoint:
     has_choice: tuple[bool, bool]
     decoding: Decoding
     proposed: Mapping[str, float]
+    left_out: tuple[str, ...]
 
 
 def read_checkpoint(path: Path, sources: Sequence[str], targets: Sequence[str]) -> Checkpoint:
@@ -62,6 +64,7 @@ def read_checkpoint(path: Path, sources: Sequence[str], targets: Sequence[str]) 
         has_choice=tuple(needs_choice(side) for side in (source_languages, target_languages)),  # type: ignore[arg-type]
         decoding=replace(generation.decoding, max_length=limit if generation.decoding.max_length else 0),
         proposed={"num_beams": generation.num_beams, "length_penalty": generation.length_penalty},
+        left_out=tuple(sorted(tokenizer.languages.keys() - bcp47_of_all(list(tokenizer.languages)).keys())),
     )
 
 

@@ -27,6 +27,10 @@ M2M100_LANGUAGES = re.findall(
     """,
 )
 WMT21_LANGUAGES = ["en", "ha", "is", "ja", "cs", "ru", "zh", "de"]
+# Any other class cuts texts, or tells the model the languages, in a way of its own. Fast ones are the same, faster; the
+# last three are names for what tokenizer.json says, which is made of the files that are read here.
+CLASSES = {f"{name}Tokenizer{fast}" for name in ("Marian", "M2M100", "Nllb") for fast in ("", "Fast")}
+CLASSES |= {"PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer"}
 FAIRSEQ_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # before all pieces of an NLLB model
 
 
@@ -46,6 +50,7 @@ class ImportedTokenizer:
 def read_tokenizer(folder: HuggingFaceFolder, config: ImportedConfig, start: int) -> ImportedTokenizer:
     """Raises ImportRefused: a file is missing, or does not fit the others or config.json."""
     settings = folder.json_if_there(SETTINGS)
+    refuse_own_code(folder, settings)
     if settings.get("sp_model_kwargs"):
         raise ImportRefused(f"{folder.path / SETTINGS}: sp_model_kwargs are not implemented")
     # The second: M2M-100's network with Marian's tokenizer, as export-transformers writes it.
@@ -53,6 +58,22 @@ def read_tokenizer(folder: HuggingFaceFolder, config: ImportedConfig, start: int
     read = (read_marian if is_marian else read_m2m100)(folder, config, start, settings)
     refuse_added_tokens(folder, read)
     return read
+
+
+def refuse_own_code(folder: HuggingFaceFolder, settings: Mapping[str, Any]) -> None:
+    """SMaLL-100 is one: M2M-100's class and files but for tokenization_small100.py, by which the encoder is told the
+    target language instead of the source's.
+
+    Raises:
+        ImportRefused: the tokenizer is none of Transformers' own that are known here.
+    """
+    own = folder.names("tokenization_*.py")
+    if own or settings.get("auto_map"):
+        what = own[0] if own else f"{SETTINGS}: auto_map"
+        raise ImportRefused(f"{folder.path} has a tokenizer of its own ({what}): what it does cannot be told")
+    name = settings.get("tokenizer_class") or "MarianTokenizer"
+    if not isinstance(name, str) or name not in CLASSES:
+        raise ImportRefused(f"{folder.path / SETTINGS}: tokenizer_class ({name!r}) is not implemented")
 
 
 def refuse_added_tokens(folder: HuggingFaceFolder, read: ImportedTokenizer) -> None:

@@ -19,6 +19,18 @@ def test_a_precision_given_twice_is_made_once(make_folder: Make, tmp_path: Path)
     assert list(Bundle.open(bundle).manifest.precisions) == ["cpu-fp32"]
 
 
+def test_languages_that_no_request_can_name_are_told(
+    make_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder()
+    vocabulary = (folder / "vocab.json").read_text()
+    (folder / "vocab.json").write_text(vocabulary.replace(">>deu<<", ">>sr@latin<<"))
+    assert main(["import-marian", str(folder), str(tmp_path / "bundle"), "--precision", "cpu-fp32"]) == 0
+    out = capsys.readouterr().out
+    assert "left out, since BCP-47 has no such codes: sr@latin\n" in out
+    assert out.endswith("en to fr\n")
+
+
 def test_a_disk_that_is_full_is_no_wrong_folder(
     make_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

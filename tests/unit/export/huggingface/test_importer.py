@@ -264,6 +264,23 @@ def test_special_tokens_and_languages_may_stand_among_the_added(make_folder: Mak
     assert {language.code for language in read_checkpoint(folder, [], []).targets} == {"fr", "de"}
 
 
+def test_a_tokenizer_with_code_of_its_own_is_refused(make_folder: Make) -> None:
+    """Its other files may be those of a known one."""
+    folder = make_folder()
+    for settings, message in (
+        ({"tokenizer_class": "SMALL100Tokenizer"}, r"tokenizer_class \('SMALL100Tokenizer'\) is not implemented"),
+        ({"tokenizer_class": "MarianTokenizer", "auto_map": {"AutoTokenizer": ["x.X", None]}}, "auto_map"),
+    ):
+        edit_json(folder / "tokenizer_config.json", **settings)
+        with pytest.raises(ImportRefused, match=message):
+            read_checkpoint(folder, [], [])
+    edit_json(folder / "tokenizer_config.json", auto_map="__gone__")
+    read_checkpoint(folder, [], [])
+    (folder / "tokenization_small100.py").write_text("")
+    with pytest.raises(ImportRefused, match=r"a tokenizer of its own \(tokenization_small100\.py\)"):
+        read_checkpoint(folder, [], [])
+
+
 def test_languages_are_named_or_asked_for(make_folder: Make) -> None:
     folder = make_folder(several=False)
     edit_json(folder / "tokenizer_config.json", source_lang="ROMANCE")
