@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,6 +31,8 @@ M2M100, MARIAN = "M2M100ForConditionalGeneration", "MarianMTModel"
 MODEL_TYPES = {M2M100: "m2m_100", MARIAN: "marian"}
 NORM_EPSILON = 1e-5  # neither class has an option for it
 DEFAULT_MAX_LENGTH = 384  # tokens of a translation, the start token counted, where the caller of generate names none
+WEIGHTS = "model.safetensors"
+METADATA = {"format": "pt", "writer": "dragoman export-transformers"}
 PARAMETERS = ("weight", "bias")
 # Our names -> theirs, of what stands in a layer.
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
@@ -173,6 +176,15 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def is_own(folder: Path) -> bool:
+    """Whether this program wrote the folder: a downloaded checkpoint has files of the same names."""
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            return (file.metadata() or {}).get("writer") == METADATA["writer"]
+    except (OSError, SafetensorError):
+        return False
+
+
 def write_transformers(model: Transformer, tokenizer: Tokenizer, languages: tuple[str, str], folder: Path) -> None:
     """Writes the folder; it appears whole or stays as it was.
 
@@ -183,11 +195,11 @@ def write_transformers(model: Transformer, tokenizer: Tokenizer, languages: tupl
         ExportError: no class of Transformers has this shape, or ``folder`` is something else than such a folder.
     """
     config = config_json(model.config, tokenizer)
-    if folder.exists() and not (folder / "generation_config.json").exists() and not is_empty_folder(folder):
+    if folder.exists() and not is_empty_folder(folder) and not is_own(folder):
         raise ExportError(f"{folder} exists and was not written by this command; choose another place or remove it")
     with whole_or_nothing(folder) as partial:
         write_json(partial / "config.json", config)
         write_json(partial / "generation_config.json", generation_json(model.config, tokenizer))
         tensors = weights(model, config["architectures"][0])
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, partial / WEIGHTS, metadata=METADATA)
         write_tokenizer(partial, tokenizer, languages, model.config.max_positions)

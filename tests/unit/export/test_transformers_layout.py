@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from export.transformers_layout import write_transformers
 from export.write_bundle import ExportError
@@ -120,6 +121,20 @@ def test_a_folder_of_something_else_is_left_alone(nonsense_tokenizer: Tokenizer,
     with pytest.raises(ExportError, match="was not written by this command"):
         write_transformers(random_model(**PRE_NORM), nonsense_tokenizer, ("en", "fr"), tmp_path / "letters.txt")
     assert (tmp_path / "letters.txt").read_text() == "keep"
+
+
+def test_a_checkpoint_of_somebody_else_is_left_alone(nonsense_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Its files have the same names."""
+    folder = tmp_path / "folder"
+    write_transformers(random_model(**PRE_NORM), nonsense_tokenizer, ("en", "fr"), folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for damage in (lambda: None, lambda: (folder / "model.safetensors").unlink()):
+        damage()
+        before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+        with pytest.raises(ExportError, match="was not written by this command"):
+            write_transformers(random_model(**PRE_NORM), nonsense_tokenizer, ("en", "fr"), folder)
+        assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
 
 
 def test_command_writes_the_folder(nonsense_tokenizer: Tokenizer, tmp_path: Path) -> None:
