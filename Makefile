@@ -9,8 +9,9 @@ SOAK_S ?= 60
 BENCH := build/bench/quick
 
 FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
-CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
-EXPORT_FLAGS := --model-version 4 --max-source-tokens 72 --max-target-tokens 160 \
+SECOND_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
+CHECKPOINT ?= $(lastword $(sort $(wildcard runs/en-fr-third/step-*)))
+EXPORT_FLAGS := --model-version 5 --max-source-tokens 72 --max-target-tokens 160 \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 
@@ -24,8 +25,8 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak lint type format proto contract train train-longer bundle bench gpu-check audit clean \
-	image image-cuda image-base image-test rules
+.PHONY: help demo test faults soak lint type format proto contract train train-longer train-third bundle bench gpu-check \
+	audit clean image image-cuda image-base image-test rules
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,8 +70,12 @@ train: .venv/dev.stamp  ## the shipped model anew; DRAGOMAN_DATA names the folde
 	$(BIN)/dragoman train model/recipes/en-fr-tiny.toml
 	$(MAKE) train-longer
 
-train-longer: .venv/dev.stamp  ## what make train does last: trained on from the first run's end
+train-longer: .venv/dev.stamp  ## what make train does next: trained on from the first run's end
 	$(BIN)/dragoman train model/recipes/en-fr-longer.toml --initial-checkpoint $(FIRST_CHECKPOINT)
+	$(MAKE) train-third
+
+train-third: .venv/dev.stamp  ## what make train does last: trained on from the second run's end
+	$(BIN)/dragoman train model/recipes/en-fr-third.toml --initial-checkpoint $(SECOND_CHECKPOINT)
 
 bundle: .venv/dev.stamp  ## the shipped bundle anew, from the checkpoint that make train left
 	$(BIN)/dragoman export $(CHECKPOINT) service/models/en-fr --precision cpu-int8 $(EXPORT_FLAGS)
