@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.load import by_objective
 from benchmarks.open_loop import OpenLoop, Outcome
 from benchmarks.report import numbers, some_of
 from service.demo import free_port
@@ -126,6 +125,9 @@ def test_wrong_words_of_options_are_named() -> None:
 
 
 def test_best_rates_for_shorter_objectives() -> None:
+    pytest.importorskip("ctranslate2", reason=PEERS)
+    from benchmarks.load import by_objective
+
     def row(system: str, rate: float, p99_ms: float | str, overload: bool = False) -> dict[str, Any]:
         return {"system": system, "rate": rate, "p99_ms": p99_ms, "overload": overload}
 
