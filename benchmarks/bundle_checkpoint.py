@@ -1,6 +1,6 @@
 """A checkpoint with the weights of a bundle's int8 graphs, so that a bundle can be compared without its training.
 
-The shipped model is in the repository, its checkpoint is not: three hours of training make another one. What others
+The shipped model is in the repository, its checkpoint is not: four hours of training make another one. What others
 translate with it (peers.py, load.py) are the numbers that the bundle itself computes with; and it can be trained on.
 """
 
@@ -35,10 +35,10 @@ def write_checkpoint(source: Path, folder: Path) -> None:
         if not (manifest.source_language and manifest.target_language):
             raise ValueError(f"{source} has several languages; what is compared here has one pair")
         model = pytorch_model(bundle, SOURCE)
-        balance(model)
         has_our_positions = torch.allclose(model.positions, Transformer(model.config).positions)
         if len(manifest.vocabulary_files) > 1 or not has_our_positions:
             raise ValueError(f"{source} is an imported model: give the benchmarks the folder that it was imported from")
+        balance(model)
         description = Description(model.config, manifest.source_language, manifest.target_language, 0)
         save(folder, model.state_dict(), tokenizer_of(bundle), description, None)
     finally:

@@ -100,7 +100,7 @@ def _check_output(options: argparse.Namespace) -> None:
     with _told(options.output), options.output.open("a"):
         pass
     if not was_there:  # nothing is better than an empty file, should the work fail
-        options.output.unlink()
+        options.output.resolve().unlink()  # what a link leads to, not the link
 
 
 def _read_both(options: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -255,6 +255,10 @@ def test_evaluate_that_fails_leaves_no_empty_output(translator: ScriptedTranslat
     texts = ("--source", str(files[0]), "--reference", str(files[1]), "--output", str(output))
     assert run("evaluate", "--bundle", bundle, *texts, "--to", "de") != 0
     assert not output.exists(), "it looks like a result"
+    output.symlink_to(tmp_path / "elsewhere")
+    assert run("evaluate", "--bundle", bundle, *texts, "--to", "de") != 0
+    assert output.is_symlink(), "where it leads is the user's choice"
+    assert not output.exists()
 
 
 def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
