@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from export.balance import balance
 from export.derive import SOURCE, pytorch_model
 from model.checkpoint import Description, save
 from model.transformer import Transformer
@@ -38,7 +37,6 @@ def write_checkpoint(source: Path, folder: Path) -> None:
         has_our_positions = torch.allclose(model.positions, Transformer(model.config).positions)
         if len(manifest.vocabulary_files) > 1 or not has_our_positions:
             raise ValueError(f"{source} is an imported model: give the benchmarks the folder that it was imported from")
-        balance(model)
         description = Description(model.config, manifest.source_language, manifest.target_language, 0)
         save(folder, model.state_dict(), tokenizer_of(bundle), description, None)
     finally:
