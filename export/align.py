@@ -5,7 +5,6 @@ Knows: arguments and messages. Does not know: how words are aligned or pictures 
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_at
 from export.graph_runner import GraphRunner
 from model.reference_decode import constrained, search_greedily
-from service.errors import InputError, OutputError
+from service.errors import ConfigurationError, InputError, OutputError
 from service.runtime.bundle import Bundle, Language, Manifest
 from service.runtime.piece_tokenizer import tokenizer_of
 
@@ -39,7 +38,7 @@ def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def run_align(arguments: argparse.Namespace) -> int:
-    """Raises BundleError, InputError, OutputError."""
+    """Raises BundleError, ConfigurationError, InputError, OutputError."""
     bundle = Bundle.open(arguments.bundle)
     languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
     alignment = align(bundle, arguments.text, arguments.translation, arguments.precision, languages)
@@ -49,8 +48,7 @@ def run_align(arguments: argparse.Namespace) -> int:
         if arguments.png is not None:
             draw(alignment, arguments.png)
     except ModuleNotFoundError:
-        print("dragoman align: --png needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 1
+        raise ConfigurationError("--png needs matplotlib: pip install matplotlib") from None
     except OSError as error:
         raise OutputError(f"{error.filename or 'the page or picture'} cannot be written: {error.strerror}") from None
     print(as_json(alignment) if arguments.json else pharaoh(alignment))

@@ -166,7 +166,7 @@ def whole_or_nothing(folder: Path) -> Iterator[Path]:
         ExportError: another process is writing the same.
     """
     folder = folder.resolve()  # a link stays one, and leads to the new
-    partial, before = folder.with_name(f"{folder.name}.partial"), folder.with_name(f".{folder.name}.replaced")
+    partial, before = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.replaced")
     with alone_in(partial, folder):
         if before.exists() and not folder.exists():  # killed between the two renames below
             before.rename(folder)

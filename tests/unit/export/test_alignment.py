@@ -1,6 +1,7 @@
 """Pieces to words, attention to links, pictures that are pictures."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from export.align import align
 from export.alignment import Alignment, Words, align_words, as_html, draw, pharaoh, words_at
 from service.cli import main
+from service.commands.exit_codes import CONFIGURATION
 from service.errors import InputError
 from service.runtime.bundle import Bundle
 
@@ -55,6 +57,15 @@ def test_picture(crossed: Alignment, tmp_path: Path) -> None:
     money = Alignment(("$_$", "US$100-$200"), crossed.target, crossed.weights)
     draw(money, tmp_path / "money.picture")
     assert (tmp_path / "money.picture").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_without_matplotlib(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    arguments = [str(SHIPPED), "Tom sleeps.", "--translation", "Tom dort.", "--png", str(tmp_path / "map.png")]
+    assert main(["align", *arguments]) == CONFIGURATION
+    assert capsys.readouterr().err == "dragoman align: --png needs matplotlib: pip install matplotlib\n"
 
 
 def test_names_are_aligned_by_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

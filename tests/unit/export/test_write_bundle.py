@@ -119,7 +119,7 @@ with whole_or_nothing(pathlib.Path({str(tmp_path / "bundle")!r})) as partial:
     os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
-    assert (tmp_path / "bundle.partial").exists()
+    assert (tmp_path / ".bundle.partial").exists()
     assert export(checkpoint, tmp_path / "bundle") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
     assert not (tmp_path / "bundle" / "link").is_symlink()
