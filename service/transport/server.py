@@ -65,6 +65,7 @@ class ServerOptions:
 
 
 MAX_PENDING_CALLS = 4096
+MAX_PENDING_S = 3600
 
 
 class TranslationServer:
@@ -213,6 +214,8 @@ def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tupl
         # no client sends again; a late RESOURCE_EXHAUSTED says when to.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        # And after 30 s, its own limit again: whoever was stopped or moved to another host for that long.
+        ("grpc.server_max_unrequested_time_in_server", MAX_PENDING_S),
     ]
     if options.compress_from_bytes:
         # The lowest of gRPC's levels is gzip, where the client's grpc-accept-encoding has it; compression.py chooses
