@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from service.log_writer import LogWriter
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 MAX_EXCEPTIONS = 8
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
@@ -69,8 +71,15 @@ def _exception(record: logging.LogRecord) -> str:
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     """Sends all log lines to ``stream`` (standard error), replacing what was set up before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _handler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _handler(stream: TextIO) -> logging.Handler:
+    try:
+        return LogWriter(stream.fileno())
+    except OSError:  # no file of the system's: it cannot stop taking lines either
+        return logging.StreamHandler(stream)

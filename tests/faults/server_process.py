@@ -59,6 +59,8 @@ class ServerProcess:
         self.is_awaited, self.prepare = is_awaited, prepare
         self.lines: list[dict[str, Any]] = []
         self.noise: list[str] = []  # what was written to standard error and is no log line
+        self.is_read = threading.Event()  # while it is clear, nobody reads what the server writes
+        self.is_read.set()
         self._changed = threading.Condition()
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -89,6 +91,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.is_read.set()
         for reader in self._readers:
             reader.join()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -97,6 +100,7 @@ class ServerProcess:
 
     def _read(self, stream: IO[str], take: Callable[[str], None]) -> None:
         for line in stream:
+            self.is_read.wait()
             take(line.strip())
         with self._changed:
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""A service that stands still for a while, as a stopped container or a moved machine does, and goes on."""
+"""A service that stands still for a while, as a stopped container or a moved machine does, and one whose log does."""
 
 import asyncio
 import signal
@@ -42,3 +42,21 @@ def test_calls_outlive_a_service_that_stands_still(golden: dict[str, str], still
         asyncio.run(check(server))
         server.wait_for_rest(base)
         assert server.stop() == 0
+
+
+def test_a_log_that_nobody_reads_holds_up_no_call(golden: dict[str, str]):
+    async def check(server: ServerProcess) -> None:
+        async with Caller(server.address, 4) as caller:
+            for _ in range(10):  # some 200 bytes a call: more than a pipe and what reads it hold
+                outcomes = await caller.translate_each(TEXTS * 8)
+                assert [outcome.texts for outcome in outcomes] == [(golden[text],) for text in TEXTS * 8]
+
+    with ServerProcess() as server:
+        base = server.census()
+        server.is_read.clear()
+        asyncio.run(check(server))
+        server.is_read.set()
+        server.wait_for_rest(base)
+        assert server.stop() == 0
+    calls = [line for line in server.lines if line["message"] == "call"]
+    assert len(calls) == 10 * 8 * len(TEXTS)
