@@ -53,7 +53,15 @@ class LogWriter(logging.Handler):
             self._waiting.append(line)
             self._num_waiting_bytes += len(line)
             if len(self._waiting) == 1:
-                threading.Thread(target=self._write_waiting, name="log-writer", daemon=True).start()
+                self._start_writing()
+
+    def _start_writing(self) -> None:
+        try:
+            threading.Thread(target=self._write_waiting, name="log-writer", daemon=True).start()
+        except RuntimeError:  # the system gives us no more threads
+            self._waiting.clear()
+            self._num_waiting_bytes = 0
+            self._num_lost += 1
 
     def _write_waiting(self) -> None:
         """Runs in a thread of its own until nothing waits."""

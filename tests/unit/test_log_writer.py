@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -88,3 +89,15 @@ def test_a_reader_that_left_ends_nothing(log: Log, capsys: pytest.CaptureFixture
     log.logger.info("z" * 2 * PIECE_BYTES)
     log.writer.flush()
     assert capsys.readouterr().err == ""
+
+
+def test_without_another_thread_lines_are_lost_until_they_are_read(log: Log, monkeypatch: pytest.MonkeyPatch):
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for number in range(2 * PIPE_BYTES // 100):
+        log.logger.info(line(number))
+    os.read(log.reading, PIPE_BYTES)
+    log.logger.info("the last")
+    assert log.read_until("the last")[-1] == "the last"
