@@ -172,6 +172,7 @@ class Application:
             max_connection_age_grace_s=config.max_connection_age_grace_s,
             keepalive_time_s=config.keepalive_time_s,
             handshake_timeout_s=config.handshake_timeout_s,
+            message_timeout_s=config.message_timeout_s,
             compress_from_bytes=config.compress_from_bytes,
             reflection=config.reflection,
             security=config.security,

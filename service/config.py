@@ -88,6 +88,7 @@ class ServiceConfig:
     max_connection_age_grace_s: float = _setting(0.0, "seconds that its open calls then have; 0: as long as they take")
     keepalive_time_s: float = _setting(30.0, "seconds of silence until a client is checked for being there")
     handshake_timeout_s: float = _setting(10.0, "seconds that a new connection has to begin to speak HTTP/2, >= 0.1")
+    message_timeout_s: float = _setting(30.0, "seconds that the message of a call may take to arrive, >= 0.1")
     admit_grace_s: float = _setting(1.0, "seconds after SIGTERM in which calls are still taken (endpoints lag)")
     drain_grace_s: float = _setting(30.0, "seconds after that in which accepted calls may finish")
     max_step_s: float = _setting(30.0, "seconds of one step; past it health says NOT_SERVING until it ends; 0: never")
@@ -123,6 +124,7 @@ class ServiceConfig:
             "max_connection_age_grace_s",
             "keepalive_time_s",
             "handshake_timeout_s",
+            "message_timeout_s",
             "admit_grace_s",
             "drain_grace_s",
             "max_step_s",
@@ -136,7 +138,8 @@ class ServiceConfig:
             "max_stuck_s", self.max_stuck_s, is_later, f"be 0 or >= max_step_s ({self.max_step_s}), which is not 0"
         )
         _require("trace_ratio", self.trace_ratio, 0 <= self.trace_ratio <= 1, "be in [0, 1]")
-        _require("handshake_timeout_s", self.handshake_timeout_s, self.handshake_timeout_s >= 0.1, "be >= 0.1")
+        for name in ("handshake_timeout_s", "message_timeout_s"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0.1, "be >= 0.1")
         _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
         _require(
             "compress_from_bytes", self.compress_from_bytes, 0 <= self.compress_from_bytes < 2**31, "be in [0, 2**31)"

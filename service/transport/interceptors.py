@@ -4,30 +4,40 @@ Knows: gRPC's handler shapes. Does not know: what a method does, what a call pas
 
 grpc.aio by itself answers UNKNOWN with the exception's text, for a handler that raises and for bytes that do not parse.
 Both are caught here: ours become their own status, others INTERNAL without detail, unreadable bytes INVALID_ARGUMENT.
+
+It also reads the message of a call before it lets anybody know of the call. Here the gate comes first, so that calls
+whose messages come slowly or never are as many as others may be, and end.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isasyncgenfunction
 from typing import Any
 
 import grpc
 
-from service.errors import InvalidRequest, RequestError
+from service.errors import DeadlineExceeded, InvalidRequest, RequestError
 from service.transport.compression import AnswerPacking, call_context
 from service.transport.open_call import Front, OpenCall
 from service.transport.status import abort
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Parse = Callable[[bytes], Any]
+LEAVING_S = 0.05
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps all handlers of a server, each once."""
+    """Wraps all handlers of a server, each once.
 
-    def __init__(self, front: Front, compress_from_bytes: int = 0) -> None:
+    Args:
+        compress_from_bytes: of an answer; 0: none is compressed.
+        message_timeout_s: seconds that the message of a call that has one may take to arrive.
+    """
+
+    def __init__(self, front: Front, compress_from_bytes: int, message_timeout_s: float) -> None:
         self._front = front
-        self._compress_from_bytes = compress_from_bytes
+        self._compress_from_bytes, self._message_timeout_s = compress_from_bytes, message_timeout_s
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -51,41 +61,66 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        """The same handler; it takes bytes, so that nothing is parsed before the gate."""
-        kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
-        behavior, parse = getattr(handler, kind), handler.request_deserializer
-        read = _each_parsed if handler.request_streaming else _parsed
+        """The same handler; it takes a stream of bytes, so that nothing is read or parsed before the gate."""
+        sends = _arity(handler.response_streaming)
+        behavior = getattr(handler, f"{_arity(handler.request_streaming)}_{sends}")
+        read = self._each_message if handler.request_streaming else self._only_message
+        parse = handler.request_deserializer
 
-        async def call(request: Any, context: Context) -> Any:
+        async def call(unread: Any, context: Context) -> Any:
             call_context.set(context)
             answer = None
             with OpenCall(self._front, method, context) as opened:
                 opened.enter()
-                answer = await behavior(read(parse, request), context)
+                answer = await behavior(await read(parse, context), context)
             if opened.failure:  # only now: whoever has the answer finds it counted
                 try:
                     await abort(context, opened.failure)
                 finally:
-                    del context, opened
+                    del unread, context, opened
             return answer
 
-        async def call_generator(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call_generator(unread: Any, context: Context) -> AsyncIterator[Any]:
             call_context.set(context)
             with OpenCall(self._front, method, context) as opened:
                 opened.enter()
-                async for response in behavior(read(parse, request), context):
+                async for response in behavior(await read(parse, context), context):
                     yield response
             if opened.failure:
                 try:
                     await abort(context, opened.failure)
                 finally:
-                    del context, opened
+                    del unread, context, opened
 
         return handler._replace(
-            **{kind: call_generator if isasyncgenfunction(behavior) else call},
+            **{f"stream_{sends}": call_generator if isasyncgenfunction(behavior) else call},
+            request_streaming=True,
             request_deserializer=None,
             response_serializer=AnswerPacking(handler.response_serializer, self._compress_from_bytes).serialize,
         )
+
+    async def _only_message(self, parse: Parse, context: Context) -> Any:
+        """The message of a call that has one.
+
+        Raises:
+            InvalidRequest: the bytes are none, or there are none. DeadlineExceeded: they have not come.
+        """
+        try:
+            async with asyncio.timeout(self._message_timeout_s):
+                payload = await context.read()
+        except TimeoutError:
+            text = f"the message of the call has not arrived within {self._message_timeout_s:g} s"
+            raise DeadlineExceeded(text) from None
+        if payload is grpc.aio.EOF:
+            await asyncio.sleep(
+                LEAVING_S
+            )  # who has left shows as one who says nothing, and is cancelled a moment later
+            raise InvalidRequest("request", "the call has no message")
+        return _parsed(parse, payload)
+
+    async def _each_message(self, parse: Parse, context: Context) -> AsyncIterator[Any]:
+        """Those of a stream, parsed when they are read."""
+        return _each_parsed(parse, context)
 
 
 def _arity(is_stream: bool) -> str:
@@ -100,7 +135,6 @@ def _parsed(parse: Parse, payload: bytes) -> Any:
         raise InvalidRequest("request", "the bytes are not a valid message of this method") from None
 
 
-async def _each_parsed(parse: Parse, payloads: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """The same for each message of a stream, when it is read."""
-    async for payload in payloads:
+async def _each_parsed(parse: Parse, context: Context) -> AsyncIterator[Any]:
+    while (payload := await context.read()) is not grpc.aio.EOF:
         yield _parsed(parse, payload)

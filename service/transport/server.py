@@ -54,6 +54,8 @@ class ServerOptions:
     """Seconds of silence until a client is checked for being there."""
     handshake_timeout_s: float = 10.0
     """Seconds that a new connection has to say that it speaks HTTP/2, TLS included."""
+    message_timeout_s: float = 30.0
+    """Seconds that the message of a call, which is one of max_open_calls by then, may take to arrive."""
     compress_from_bytes: int = 4096
     """Bytes of an answer from which on it is compressed for clients that take it; 0: never."""
     reflection: bool = True
@@ -88,6 +90,7 @@ class TranslationServer:
                         Gate(options.security, self._admission, metrics), metrics, options.tracer, CallLog(OWN_SERVICE)
                     ),
                     options.compress_from_bytes,
+                    options.message_timeout_s,
                 )
             ],
             options=channel_options(options, limits.max_message_bytes),
@@ -199,7 +202,7 @@ class _ByName:
 
 
 def channel_options(options: ServerOptions, max_message_bytes: int) -> list[tuple[str, int]]:
-    """gRPC's own settings; its names end in the unit, milliseconds."""
+    """gRPC's own settings; its names end in the unit, milliseconds, but for one in seconds."""
     chosen = [
         ("grpc.so_reuseport", 0),  # a busy port is an error instead of a port shared with a stranger
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -51,6 +51,7 @@ DEFAULTS: dict[str, object] = {
     "max_connection_age_grace_s": 0.0,
     "keepalive_time_s": 30.0,
     "handshake_timeout_s": 10.0,
+    "message_timeout_s": 30.0,
     "admit_grace_s": 1.0,
     "drain_grace_s": 30.0,
     "max_step_s": 30.0,
@@ -170,6 +171,7 @@ def test_truth_values_of_the_environment(text: str, value: bool):
         ({"log_format": "xml"}, "log_format"),
         ({"max_open_calls": 0}, "max_open_calls"),
         ({"handshake_timeout_s": 0.05}, r"handshake_timeout_s \(0\.05\) must be >= 0\.1"),
+        ({"message_timeout_s": 0.0}, r"message_timeout_s \(0\.0\) must be >= 0\.1"),
         ({"keepalive_time_s": 0.5}, r"keepalive_time_s \(0\.5\) must be >= 1"),
         ({"max_stuck_s": 29.0}, r"max_stuck_s \(29\.0\) must be 0 or >= max_step_s \(30\.0\), which is not 0"),
         ({"max_step_s": 0.0}, r"max_stuck_s \(90\.0\) must be 0 or >= max_step_s \(0\.0\), which is not 0"),
@@ -183,6 +185,7 @@ def test_truth_values_of_the_environment(text: str, value: bool):
             ({name: value}, rf"{name} \({value}\) must be in \[0, 86400\]")
             for name in (
                 *("max_connection_age_s", "max_connection_age_grace_s", "keepalive_time_s", "handshake_timeout_s"),
+                *("message_timeout_s",),
                 *("admit_grace_s", "drain_grace_s", "max_step_s", "max_stuck_s", "models_poll_s"),
             )
             for value in (-1.0, 86_401.0)
@@ -197,6 +200,7 @@ def test_values_out_of_range_are_refused(fields: dict[str, object], message: str
 @pytest.mark.parametrize(
     "fields",
     [
+        {"message_timeout_s": 0.1},
         {"handshake_timeout_s": 0.1, "keepalive_time_s": 1.0, "admit_grace_s": 0.0, "drain_grace_s": 86_400.0},
         {"max_stuck_s": 30.0, "trace_ratio": 0.0, "compress_from_bytes": 0},
         {"max_stuck_s": 0.0, "max_step_s": 0.0, "compress_from_bytes": 2**31 - 1},

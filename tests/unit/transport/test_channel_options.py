@@ -24,6 +24,7 @@ def test_every_option():
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
         "grpc.server.max_pending_requests": 4096,
         "grpc.server.max_pending_requests_hard_limit": 4096,
+        "grpc.server_max_unrequested_time_in_server": 3600,
         "grpc.default_compression_level": 1,
         "grpc.max_connection_age_ms": 60_000,
         "grpc.max_connection_age_grace_ms": 500,
