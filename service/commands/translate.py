@@ -191,7 +191,7 @@ def translate(options: argparse.Namespace) -> int:
                     print(f"dragoman translate: text {num_written + 1}: {answer}", file=sys.stderr)
                 elif answer.split or answer.length_limited or answer.repetition_found:
                     num_flagged += 1
-                line = _as_json(answer, options.alignment) if options.json else getattr(answer, "text", "")
+                line = _as_json(answer, options) if options.json else getattr(answer, "text", "")
                 _write(line + "\n")
                 num_written += 1
         except DragomanError:
@@ -268,10 +268,10 @@ def _decoded(line: bytes, number: int) -> str:
         raise InputError(f"line {number} of the input is not valid UTF-8") from None
 
 
-def _as_json(answer: LineAnswer, has_alignment: bool) -> str:
+def _as_json(answer: LineAnswer, options: argparse.Namespace) -> str:
     if not isinstance(answer, TextResult):
         return json.dumps({"error": str(answer)}, ensure_ascii=False)
-    best, *others = answer.alternatives
+    best = answer.alternatives[0]
     found: dict[str, Any] = {
         "text": best.text,
         "score": best.score,
@@ -284,10 +284,10 @@ def _as_json(answer: LineAnswer, has_alignment: bool) -> str:
         "length_limited": answer.length_limited,
         "repetition_found": answer.repetition_found,
     }
-    if others:
+    if options.alternatives > 1:
         found["alternatives"] = [
             {"text": item.text, "score": item.score, "token_ids": list(item.token_ids)} for item in answer.alternatives
         ]
-    if has_alignment:
+    if options.alignment:
         found["alignment"] = [dataclasses.asdict(link) for link in answer.alignment]
     return json.dumps(found, ensure_ascii=False)

@@ -47,7 +47,7 @@ class Outcome:
         text, score: the best translation; None where there is none.
         flags: some of the names above, in a fixed order.
         num_tokens: target tokens. reason: why there is no translation; empty where that is no failure.
-        alternatives: text and score of every hypothesis where more than one was asked for.
+        alternatives: text and score of every hypothesis where there are several; a single one is text and score.
     """
 
     text: str | None = None

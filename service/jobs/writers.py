@@ -70,9 +70,10 @@ class JsonlWriter:
         if row.values is not None:
             added = dict(zip(self._source.columns or (), row.values, strict=True)) | added
         added |= {translation: outcome.text, score: outcome.score, flags: list(outcome.flags)}
-        if outcome.alternatives:
-            several = [{"text": text, "score": score} for text, score in outcome.alternatives]
-            added[self._source.options.alternatives] = several
+        if self._source.options.has_alternatives:
+            single = [] if outcome.text is None else [(outcome.text, outcome.score)]
+            found = outcome.alternatives or single
+            added[self._source.options.alternatives] = [{"text": text, "score": score} for text, score in found]
         fields = _json(added).encode() + b"\n"
         if row.raw is None or row.values is not None:
             return fields

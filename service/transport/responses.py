@@ -9,6 +9,7 @@ from service.errors import RequestError
 from service.pb import translation_pb2 as pb
 from service.transport.limits import Limits
 from service.transport.status import text_error
+from service.transport.validation import Settings
 
 _FINISH_REASONS = {
     FinishReason.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
@@ -17,12 +18,12 @@ _FINISH_REASONS = {
 }
 
 
-def text_result(answer: TextAnswer, include_token_ids: bool) -> pb.TextResult:
-    """What became of one text."""
+def text_result(answer: TextAnswer, settings: Settings) -> pb.TextResult:
+    """What became of one text, with as much of it as the call's settings ask for."""
     if isinstance(answer, RequestError):
         return text_error(answer)
     return pb.TextResult(
-        translation=_translation(answer, include_token_ids), finish_reason=_FINISH_REASONS[answer.finish_reason]
+        translation=_translation(answer, settings), finish_reason=_FINISH_REASONS[answer.finish_reason]
     )
 
 
@@ -98,7 +99,8 @@ def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOpti
     )
 
 
-def _translation(result: TextResult, include_token_ids: bool) -> pb.Translation:
+def _translation(result: TextResult, settings: Settings) -> pb.Translation:
+    include_token_ids = settings.include_token_ids
     alternatives = [
         pb.Alternative(
             text=alternative.text,
@@ -116,7 +118,7 @@ def _translation(result: TextResult, include_token_ids: bool) -> pb.Translation:
         split=result.split,
         length_limited=result.length_limited,
         repetition_found=result.repetition_found,
-        alternatives=alternatives if len(alternatives) > 1 else (),
+        alternatives=alternatives if settings.options.num_alternatives > 1 else (),
         token_ids=result.alternatives[0].token_ids if include_token_ids else (),
         timings=pb.StageTimings(
             queue_s=result.timings.queue_s,

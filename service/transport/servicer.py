@@ -69,7 +69,7 @@ class TranslationServicer(pb_grpc.TranslationServiceServicer):
         info = translator.info
         source, target = model_languages(info, settings.source_language, settings.target_language)
         return pb.TranslateResponse(
-            results=[text_result(answer, settings.include_token_ids) for answer in answers],
+            results=[text_result(answer, settings) for answer in answers],
             request_id=request_id,
             model=info.name,
             model_version=info.version,

@@ -140,7 +140,7 @@ class TextStream:
         name = self._open.get(number)
         if name is None:
             return
-        result = text_result(answer, self._settings.include_token_ids)
+        result = text_result(answer, self._settings)
         await self._context.write(pb.TranslateStreamResponse(id=name, result=result))
         self._stir()
         del self._open[number]

@@ -102,6 +102,14 @@ def test_json_holds_everything(translator: ScriptedTranslator, bundle: str, caps
     assert "alignment" not in found
 
 
+def test_json_holds_a_single_alternative_where_several_were_asked_for(
+    translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
+):
+    translator.answers["a"] = result_of("a")
+    assert run("translate", "--bundle", bundle, "--to", "fr", "--json", "--alternatives", "2", "a") == 0
+    assert [item["text"] for item in json.loads(capsys.readouterr().out)["alternatives"]] == ["A"]
+
+
 def test_alignment_is_asked_for_and_printed(
     translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
 ):

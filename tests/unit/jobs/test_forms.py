@@ -218,9 +218,11 @@ def test_flags_scores_and_alternatives(batch: Batch, translator: ScriptedTransla
     translator.answers["long"] = TextResult(
         answer.alternatives, answer.finish_reason, 3, 2, 2, split=True, timings=answer.timings
     )
-    Path("in.txt").write_text("long\n")
+    translator.answers["single"] = result_of("single")
+    Path("in.txt").write_text("long\nsingle\n")
     assert batch("in.txt", "out.jsonl", "--alternatives", "2", "--beam", "2") == 0
-    found = json.loads(Path("out.jsonl").read_text())
+    found, single = map(json.loads, Path("out.jsonl").read_text().splitlines())
+    assert single["alternatives"] == [{"text": "SINGLE", "score": -0.5}]
     assert found["flags"] == ["split"]
     assert found["alternatives"] == [{"text": "LONG", "score": -0.5}, {"text": "LONG'", "score": -1.5}]
     assert batch("in.txt", "out.txt", "--alternatives", "2") == 2

@@ -14,6 +14,7 @@ from service.engine.request import Priority
 from service.errors import Draining, EngineFailure, Overloaded
 from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import Running, request, running, with_server
+from tests.unit.transport.scripted_translator import result_of
 
 TRANSLATE = "/dragoman.v1.TranslationService/Translate"
 
@@ -54,6 +55,17 @@ def test_results_come_in_the_order_of_the_texts_with_the_request_id():
         assert not translation.alternatives
         assert not translation.token_ids
         assert server.sample("dragoman_texts_total", outcome="translated") == 3
+
+    with_server(check)
+
+
+def test_a_single_translation_is_an_alternative_where_several_were_asked_for():
+    async def check(server: Running) -> None:
+        server.translator.answers["a"] = result_of("a")  # a loop that was stopped, or nothing to translate
+        for several, expected in ((4, ["A"]), (1, [])):
+            options = pb.DecodeOptions(num_beams=4, num_alternatives=several)
+            translation = (await server.stub.Translate(request("a", options=options))).results[0].translation
+            assert [item.text for item in translation.alternatives] == expected
 
     with_server(check)
 
