@@ -12,7 +12,7 @@ def is_busy(listen: str) -> bool:
     host, _, port = listen.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of a part of the name that is empty or longer than 63 characters
         return False  # no such host: gRPC says so
     return int(port) != 0 and any(_is_taken(family, address) for family, _, _, _, address in found)
 

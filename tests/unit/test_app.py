@@ -190,6 +190,14 @@ def test_a_busy_port_is_exit_code_one(tmp_path: Path, facts: Facts, setting: str
     assert any(address in message for message in facts.found)
 
 
+@pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_can_be_no_name_is_exit_code_one(tmp_path: Path, facts: Facts, setting: str, host: str):
+    app = Application(config(tmp_path, **{setting: f"{host}:0"}), lambda *_: ScriptedTranslator())
+    assert asyncio.run(app.run()) == 1
+    assert any(f"cannot listen on {host}:0" in message for message in facts.found)
+
+
 def test_a_port_that_is_busy_at_one_address_of_a_name_is_busy(tmp_path: Path, facts: Facts):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"localhost:{taken.getsockname()[1]}"
