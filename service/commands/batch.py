@@ -12,6 +12,7 @@ from service.client import Client, ServiceError
 from service.commands.batch_summary import tell
 from service.commands.connection_flags import read_connection, refuse_connection_flags
 from service.commands.exit_codes import DONE, FAILED
+from service.commands.flags import is_text
 from service.commands.lines import only_source
 from service.commands.stop_signals import stopped_by_signals
 from service.commands.translate import (
@@ -177,6 +178,8 @@ def _plan(options: argparse.Namespace) -> _Plan:
             raise ConfigurationError("standard input is read as it is")
     except (ValueError, ConfigurationError) as error:
         wrong_usage(options, str(error))
+    if not is_text(options.prefix):
+        wrong_usage(options, "--prefix is not valid UTF-8")
     if has_alternatives and target.format is not Format.JSONL:
         wrong_usage(options, "--alternatives needs JSONL output: other rows hold one translation")
     if options.no_header and source.format not in (Format.CSV, Format.TSV):

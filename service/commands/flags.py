@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def is_text(argument: str) -> bool:
+    """Whether an argument is valid UTF-8, which a file's name need not be: Python makes surrogates of other bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
 class FlagParser(argparse.ArgumentParser):
     """Of `dragoman` and of each of its commands, which take their class from it."""
 

@@ -146,7 +146,7 @@ class JobFolder:
             (self.path / name).unlink(missing_ok=True)
         draft = self.path / "job.json.new"
         with draft.open("w", encoding="utf-8") as file:
-            json.dump(fingerprint, file, indent=1, ensure_ascii=False)
+            json.dump(fingerprint, file, indent=1)  # in ASCII: a file's name need not be UTF-8
             file.flush()
             os.fsync(file.fileno())
         draft.rename(self.path / "job.json")

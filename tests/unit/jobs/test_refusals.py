@@ -55,6 +55,15 @@ def test_a_stopped_job_goes_on(batch: Batch, stopped: Callable[..., None], trans
     assert min(texts[0] for texts, *_ in translator.submissions if len(texts[0]) == 6) == "text 8"
 
 
+def test_names_that_are_no_utf8_are_names(batch: Batch, stopped: Callable[..., None]):
+    name = os.fsdecode(b"caf\xe9")
+    stopped()
+    Path("in.txt").rename(f"{name}.txt")
+    assert batch(f"{name}.txt", f"{name}.out.txt") == 0
+    assert Path(f"{name}.out.txt").read_bytes() == CONTENT.upper()
+    assert batch(f"{name}.txt", "out.jsonl", "--prefix", name) == 2
+
+
 def test_a_changed_input_is_refused(batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]):
     stopped()
     Path("in.txt").write_text("text 0\n")
