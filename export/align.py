@@ -5,6 +5,7 @@ Knows: arguments and messages. Does not know: how words are aligned or pictures 
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def run_align(arguments: argparse.Namespace) -> int:
     """Raises BundleError, ConfigurationError, InputError, OutputError."""
     bundle = Bundle.open(arguments.bundle)
     languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
-    alignment = align(bundle, arguments.text, arguments.translation, arguments.precision, languages)
+    text, translation = given_text(arguments.text), arguments.translation and given_text(arguments.translation)
+    alignment = align(bundle, text, translation, arguments.precision, languages)
     try:
         if arguments.html is not None:
             arguments.html.write_text(as_html(alignment), encoding="utf-8")
@@ -53,6 +55,14 @@ def run_align(arguments: argparse.Namespace) -> int:
         raise OutputError(f"{error.filename or 'the page or picture'} cannot be written: {error.strerror}") from None
     print(as_json(alignment) if arguments.json else pharaoh(alignment))
     return 0
+
+
+def given_text(argument: str) -> str:
+    """An argument from the bytes it was, which a locale that is not UTF-8 has spoiled. Raises InputError."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise InputError("a text is not valid UTF-8") from None
 
 
 def as_json(alignment: Alignment) -> str:

@@ -9,6 +9,7 @@ import sys
 from service.client import Client
 from service.commands.connection_flags import add_connection_flags, read_connection
 from service.commands.exit_codes import DONE, FAILED
+from service.commands.flags import is_text
 from service.config import parse_address
 from service.errors import ConfigurationError
 
@@ -46,6 +47,8 @@ def health(options: argparse.Namespace) -> int:
     """
     if not options.timeout > 0:
         options.parser.error(f"--timeout ({options.timeout}) must be > 0")
+    if not is_text(options.service):
+        options.parser.error("--service is not valid UTF-8")
     try:
         parse_address("address", options.address)
     except ConfigurationError as error:

@@ -57,7 +57,9 @@ def test_it_waits_as_long_as_it_was_told(
     assert waits == [expected]
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["127.0.0.1:1", "--timeout", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["127.0.0.1:1", "--timeout", "0"], ["127.0.0.1:1", "--service", "caf\udce9"]]
+)
 def test_wrong_usage(arguments: list[str]):
     with pytest.raises(SystemExit) as exit_code:
         main(["health", *arguments])

@@ -77,7 +77,7 @@ def test_names_are_aligned_by_the_shipped_model(tmp_path: Path, capsys: pytest.C
     assert "Boston" in page.read_text(encoding="utf-8")
 
 
-def test_own_translation_and_refusals() -> None:
+def test_own_translation_and_refusals(capsys: pytest.CaptureFixture[str]) -> None:
     bundle = Bundle.open(SHIPPED)
     found = align(bundle, "Thank you.", None, None)
     assert found.weights.shape == (len(found.target), 2)
@@ -85,6 +85,9 @@ def test_own_translation_and_refusals() -> None:
     for flags in (["--to", "de"], ["--from", "zz"]):
         assert main(["align", str(SHIPPED), "Thank you.", *flags]) == 1
     assert main(["align", str(SHIPPED), "Thank you.", "--from", "en-US", "--html", "/nowhere/a.html"]) == 1
+    for words in (["caf\udce9"], ["Thank you.", "--translation", "caf\udce9"]):
+        assert main(["align", str(SHIPPED), *words]) == 1
+        assert "a text is not valid UTF-8" in capsys.readouterr().err
     with pytest.raises(InputError, match="the text has 1 tokens"):
         align(bundle, " ", None, None)
     with pytest.raises(InputError, match="no graphs of fp64; it has"):
