@@ -271,6 +271,8 @@ class Bundle:
                 raise
         if not path.is_dir():
             raise BundleError(f"{path} is neither a bundle's folder nor a .zip of one")
+        if any("\ud800" <= character <= "\udfff" for character in str(path)):  # what Python makes of other bytes
+            raise BundleError(f"the name of {path} is not valid UTF-8; ONNX Runtime opens no such file")
         return cls(path, read_manifest(path), None)
 
     def path(self, name: str) -> Path:

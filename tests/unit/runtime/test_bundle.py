@@ -248,6 +248,12 @@ def test_neither_a_folder_nor_a_zip(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "nothing")
 
 
+def test_a_folder_whose_name_is_no_utf8_is_refused(bundle: Path) -> None:
+    renamed = bundle.rename(bundle.with_name(os.fsdecode(b"caf\xe9")))
+    with pytest.raises(BundleError, match="is not valid UTF-8"):
+        Bundle.open(renamed)
+
+
 def test_swapped_graphs_are_found_by_their_inputs(bundle: Path) -> None:
     one, other = bundle / "cpu-int8/encoder.onnx", bundle / "cpu-int8/score.onnx"
     content = one.read_bytes()
