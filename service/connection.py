@@ -15,6 +15,7 @@ import grpc
 from service.errors import ConfigurationError
 
 AUTHORIZATION = "authorization"
+MAX_PORT = 65_535
 _TRACING = "opentelemetry.trace"
 
 
@@ -45,6 +46,9 @@ class Connection:
     def __post_init__(self) -> None:
         if ":" not in self.target:
             raise ConfigurationError(f"{self.target!r} names no port; give HOST:PORT, such as localhost:50051")
+        port = self.target.rpartition(":")[2]
+        if port.isdecimal() and int(port) > MAX_PORT:  # gRPC would take it modulo 65536, and reach somebody else
+            raise ConfigurationError(f"the port of {self.target!r} must be <= {MAX_PORT}")
         if (self.certificate is None) != (self.key is None):
             raise ConfigurationError("a client's certificate and its key are given together")
         if self.token_file is not None and not (self.has_tls or is_this_machine(self.target)):

@@ -150,6 +150,7 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "--to", "fr", "--beam", "17", "a"], 2, "--beam (17) must be in [1, 16]"),
         (["translate", "--to", "", "a"], 2, "argument --to: it is empty"),
         (["translate", "--to", "fr", "--target", "h", "a"], 2, "'h' names no port; give HOST:PORT"),
+        (["translate", "--to", "fr", "--target", "dns:///h:65536", "a"], 2, "'dns:///h:65536' must be <= 65535"),
         (["translate", "--to", "fr", "--alternatives", "2", "a"], 2, "--alternatives needs --json"),
         (["translate", "--to", "fr", "--alignment", "a"], 2, "--alignment needs --json"),
         (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),
