@@ -3,6 +3,7 @@
 Knows: limits and field names. Does not know: models, the engine, gRPC calls.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -217,19 +218,21 @@ def _read_options(
         "num_beams": (1, limits.max_beams),
         "length_penalty": (0, MAX_LENGTH_PENALTY),
         "num_alternatives": (1, min(limits.max_alternatives, max(num_beams, 1))),
-        "max_length": (0, 2**31 - 1),
+        "max_length": (0, math.inf),  # the model's own limit is the engine's to know
         "no_repeat_ngram_size": (0, MAX_NGRAM),
         "repetition_penalty": (1, 10),
-        "min_length": (0, max(given.get("max_length", defaults.max_length), 0) or 2**31 - 1),
+        "min_length": (0, max(given.get("max_length", defaults.max_length), 0) or math.inf),
     }
     is_valid = True
     for name, value in given.items():
         least, most = ranges[name]
         if not least <= value <= most:  # also refuses NaN
             reason = f" (num_beams is {num_beams})" if name == "num_alternatives" and most == num_beams else ""
-            violations.add(
-                prefix + name, f"{value} must be in [{least}, {most}]{reason}", value=value, min=least, max=most
-            )
+            if most == math.inf:
+                violations.add(prefix + name, f"{value} must be >= {least}", value=value, min=least)
+            else:
+                range_ = f"{value} must be in [{least}, {most}]{reason}"
+                violations.add(prefix + name, range_, value=value, min=least, max=most)
             is_valid = False
     if not is_valid:
         return defaults

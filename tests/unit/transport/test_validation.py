@@ -71,6 +71,13 @@ def test_what_is_out_of_range_is_named(message: pb.TranslateRequest, fields: lis
     assert violated(message) == fields
 
 
+@pytest.mark.parametrize("field", ["max_length", "min_length"])
+def test_a_limit_that_the_model_has_is_not_made_up(field: str):
+    with pytest.raises(InvalidRequest, match=rf"options\.{field}: -1 must be >= 0$") as caught:
+        read_request(with_options(**{field: -1}), LIMITS, DEFAULTS)
+    assert caught.value.numbers == {"value": -1, "min": 0}
+
+
 def test_limits_are_inclusive():
     assert violated(request("x" * 10, "x" * 10, "x" * 5, "")) == []
     assert violated(with_options(num_beams=8, num_alternatives=4, length_penalty=5, max_length=2**31 - 1)) == []
