@@ -29,8 +29,8 @@ class TranslationServiceStub(object):
     """Translates text between two languages.
 
     Every call may carry the metadata `x-request-id` (up to 128 printable ASCII characters); the server makes one where it
-    is missing and returns it in the trailing metadata of every answer. Deadlines and cancellation reach the decoder: a
-    call nobody waits for stops costing within one step.
+    is missing or not of that form, and returns it in the trailing metadata of every answer. Deadlines and
+    cancellation reach the decoder: a call nobody waits for stops costing within one step.
     """
 
     def __init__(self, channel):
@@ -65,8 +65,8 @@ class TranslationServiceServicer(object):
     """Translates text between two languages.
 
     Every call may carry the metadata `x-request-id` (up to 128 printable ASCII characters); the server makes one where it
-    is missing and returns it in the trailing metadata of every answer. Deadlines and cancellation reach the decoder: a
-    call nobody waits for stops costing within one step.
+    is missing or not of that form, and returns it in the trailing metadata of every answer. Deadlines and
+    cancellation reach the decoder: a call nobody waits for stops costing within one step.
     """
 
     def Translate(self, request, context):
@@ -142,8 +142,8 @@ class TranslationService(object):
     """Translates text between two languages.
 
     Every call may carry the metadata `x-request-id` (up to 128 printable ASCII characters); the server makes one where it
-    is missing and returns it in the trailing metadata of every answer. Deadlines and cancellation reach the decoder: a
-    call nobody waits for stops costing within one step.
+    is missing or not of that form, and returns it in the trailing metadata of every answer. Deadlines and
+    cancellation reach the decoder: a call nobody waits for stops costing within one step.
     """
 
     @staticmethod
