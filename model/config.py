@@ -65,7 +65,7 @@ class ModelConfig:
             not (self.tie_embeddings and self.source_vocab_size),
             f"model.source_vocab_size ({self.source_vocab_size}) needs tie_embeddings = false",
         )
-        require(self.norm_epsilon > 0, f"model.norm_epsilon ({self.norm_epsilon}) must be > 0")
+        require(0 < self.norm_epsilon < math.inf, f"model.norm_epsilon ({self.norm_epsilon}) must be > 0 and finite")
         require(self.position_offset >= 0, f"model.position_offset ({self.position_offset}) must be >= 0")
         require(self.model_width % 2 == 0, f"model.model_width ({self.model_width}) must be even")
         require(
@@ -193,14 +193,16 @@ class OptimizerConfig:
             self.schedule in ("inverse_sqrt", "noam", "trapezoid"),
             f"optimizer.schedule ({self.schedule}) must be inverse_sqrt, noam or trapezoid",
         )
-        require(self.peak_learning_rate > 0, f"optimizer.peak_learning_rate ({self.peak_learning_rate}) must be > 0")
+        for name in ("peak_learning_rate", "epsilon"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"optimizer.{name} ({value}) must be > 0 and finite")
         require(self.warmup_steps >= 1, f"optimizer.warmup_steps ({self.warmup_steps}) must be >= 1")
         require(0 <= self.label_smoothing < 1, f"optimizer.label_smoothing ({self.label_smoothing}) must be in [0, 1)")
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"optimizer.{name} ({getattr(self, name)}) must be in [0, 1)")
-        require(self.epsilon > 0, f"optimizer.epsilon ({self.epsilon}) must be > 0")
-        for name in ("weight_decay", "max_gradient_norm"):
-            require(getattr(self, name) >= 0, f"optimizer.{name} ({getattr(self, name)}) must be >= 0")
+        decay, norm = self.weight_decay, self.max_gradient_norm
+        require(0 <= decay < math.inf, f"optimizer.weight_decay ({decay}) must be >= 0 and finite")
+        require(norm >= 0, f"optimizer.max_gradient_norm ({norm}) must be >= 0")
         require(0 < self.decay_share <= 1, f"optimizer.decay_share ({self.decay_share}) must be in (0, 1]")
 
 

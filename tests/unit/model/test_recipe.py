@@ -108,6 +108,16 @@ def test_mistake_is_named(old: str, new: str, message: str, tmp_path: Path) -> N
         read(text, tmp_path)
 
 
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize("option", ["peak_learning_rate", "epsilon", "weight_decay", "norm_epsilon"])
+def test_a_rate_is_finite(option: str, value: str, tmp_path: Path) -> None:
+    """TOML has infinity: weights would be no numbers after a step, or, with an epsilon, never move at all."""
+    table = "[model]" if option == "norm_epsilon" else "[optimizer]"
+    text = GOOD.replace("[model]", "[optimizer]\n[model]").replace(table, f"{table}\n{option} = {value}")
+    with pytest.raises(TrainingConfigError, match=rf"{option} \({value}\) must be >=? 0 and finite"):
+        read(text, tmp_path)
+
+
 def test_section_that_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(TrainingConfigError, match=r"\[model\] must be a table, not 3"):
         read("model = 3\n" + GOOD.replace("[model]\nmodel_width = 64\nnum_heads = 4", ""), tmp_path)
