@@ -115,6 +115,19 @@ def reservoir(pairs: Iterator[tuple[str, str]], size: int, rng: random.Random) -
     return chosen, number + 1
 
 
+def sample_pairs(config: CorpusConfig, size: int, rng: random.Random) -> tuple[list[tuple[str, str]], int]:
+    """reservoir() of a corpus.
+
+    Raises:
+        CorpusError: it cannot be read, or holds no text.
+    """
+    files = corpus_files(config)
+    chosen, number = reservoir(read_pairs(config), size, rng)
+    if len(chosen) == number and not any(side.strip() for pair in chosen for side in pair):
+        raise CorpusError(f"corpus {config.name!r}: no pair is fit for training: no text in {' and '.join(files)}")
+    return chosen, number
+
+
 def unfit(source: str, target: str, num_source: int, num_target: int, config: CorpusConfig) -> str | None:
     """Why a pair is not used (one word that counts are kept under), or None where it is fit."""
     if not source.strip() or not target.strip() or not num_source or not num_target:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint import load_model
 from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
-from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs, reservoir
+from model.corpus import CorpusError, fit_pairs, sample_pairs
 from model.data import PAIRS_PER_CHUNK
 from model.run_folder import RunFolder, fitting, read_vocabulary, refuse_other_model
 from model.sections import TrainingConfigError
@@ -57,9 +57,8 @@ class CorpusLengths:
 
 
 def read_text(corpus: CorpusConfig, seed: int) -> CorpusText:
-    """Raises CorpusError: it cannot be read."""
-    corpus_files(corpus)
-    return CorpusText(*reservoir(read_pairs(corpus), PAIRS_PER_CHUNK, random.Random(f"{seed} {corpus.name} lengths")))
+    """Raises CorpusError: it cannot be read, or holds no text."""
+    return CorpusText(*sample_pairs(corpus, PAIRS_PER_CHUNK, random.Random(f"{seed} {corpus.name} lengths")))
 
 
 def own_vocabulary(config: TrainingConfig) -> Tokenizer | None:

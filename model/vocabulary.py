@@ -11,7 +11,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceTrainer
 
 from model.config import CorpusConfig, VocabularyConfig
-from model.corpus import corpus_files, read_pairs, reservoir
+from model.corpus import sample_pairs
 from model.sections import TrainingConfigError
 from service.runtime.tokenizer import Tokenizer
 
@@ -23,8 +23,7 @@ def sample_sentences(corpora: Sequence[CorpusConfig], max_sentences: int, seed: 
     """Both sides of an equal number of random pairs of each corpus (reservoir sampling, one pass)."""
     share = max(1, max_sentences // (2 * len(corpora)))
     for corpus in corpora:
-        corpus_files(corpus)
-        chosen, _ = reservoir(read_pairs(corpus), share, random.Random(f"{seed} {corpus.name}"))
+        chosen, _ = sample_pairs(corpus, share, random.Random(f"{seed} {corpus.name}"))
         for source, target in chosen:
             yield source
             yield target
@@ -35,7 +34,7 @@ def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, 
 
     Raises:
         TrainingConfigError: the ``model`` file is none, or the text is too little for so many pieces.
-        CorpusError: the text cannot be read.
+        CorpusError: the text cannot be read, or there is none.
     """
     if config.model is not None:
         try:
@@ -45,16 +44,25 @@ def learn_vocabulary(corpora: Sequence[CorpusConfig], config: VocabularyConfig, 
     return learn(sample_sentences(corpora, config.max_sentences, seed), config)
 
 
+def watched(sentences: Iterator[str], failures: list[BaseException]) -> Iterator[str]:
+    """``sentences``; what they raise goes into ``failures``, too: SentencePiece makes a RuntimeError of it."""
+    try:
+        yield from sentences
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
 def learn(sentences: Iterator[str], config: VocabularyConfig) -> Tokenizer:
     """The vocabulary of ``sentences``. Any character can be spelled (byte fallback): none is lost to the unknown token.
 
     Raises:
-        TrainingConfigError: the text is too little for so many pieces.
+        TrainingConfigError: the text is too little for so many pieces. What ``sentences`` raises.
     """
-    model = io.BytesIO()
+    model, failures = io.BytesIO(), list[BaseException]()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=sentences,
+            sentence_iterator=watched(sentences, failures),
             model_writer=model,
             vocab_size=config.size,
             model_type=config.type,
@@ -69,5 +77,7 @@ def learn(sentences: Iterator[str], config: VocabularyConfig) -> Tokenizer:
             minloglevel=1,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         raise TrainingConfigError(f"vocabulary.size ({config.size}) does not fit the text: {error}") from error
     return Tokenizer(model.getvalue())

@@ -1,12 +1,14 @@
 """The joint vocabulary: special tokens, no text lost, the same every time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from model.config import CorpusConfig, VocabularyConfig
+from model.corpus import CorpusError
 from model.sections import TrainingConfigError
-from model.vocabulary import learn_vocabulary, sample_sentences
+from model.vocabulary import learn, learn_vocabulary, sample_sentences
 from service.runtime.tokenizer import Tokenizer
 
 
@@ -32,6 +34,30 @@ def test_sample_is_random_and_of_both_sides(corpus: CorpusConfig) -> None:
     assert sum(line[0].isdigit() for line in sample) == 50
     assert sample == list(sample_sentences([corpus], 100, seed=1))
     assert sample != list(sample_sentences([corpus], 100, seed=2))
+
+
+@pytest.mark.parametrize("text", ["", "\t\n \t \n"])
+def test_no_text_to_learn_from(text: str, corpus: CorpusConfig, tmp_path: Path) -> None:
+    """It is the text that is missing, not the size that is wrong; also where another corpus has some."""
+    (tmp_path / "blank.tsv").write_text(text)
+    blank = CorpusConfig(name="blank", tsv=str(tmp_path / "blank.tsv"))
+    for corpora in ([blank], [corpus, blank]):
+        with pytest.raises(CorpusError, match=r"corpus 'blank': no pair is fit for training: no text in .*blank\.tsv"):
+            learn_vocabulary(corpora, VocabularyConfig(size=300), seed=1)
+
+
+def test_what_ends_the_sampling_is_no_matter_of_size(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """Also behind sentences that SentencePiece has taken already."""
+    missing = CorpusConfig(name="missing", tsv=str(tmp_path / "missing.tsv"))
+    with pytest.raises(CorpusError, match=r"^corpus 'missing': there is no file .*missing\.tsv$"):
+        learn_vocabulary([corpus, missing], VocabularyConfig(size=300), seed=1)
+
+    def interrupted() -> Iterator[str]:
+        yield "one"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(interrupted(), VocabularyConfig(size=300))
 
 
 def test_existing_model(vocabulary_file: Path, tokenizer: Tokenizer, corpus: CorpusConfig) -> None:
