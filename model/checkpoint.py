@@ -150,6 +150,18 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def fill(model: Transformer, folder: Path) -> None:
+    """Gives a model of the checkpoint's shape its weights.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or do not have the shape that config.json says.
+    """
+    try:
+        model.load_state_dict(load_weights(folder))
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
+
+
 def load_model(folder: Path) -> tuple[Transformer, Tokenizer, Description]:
     """The model of a checkpoint, in evaluation mode, with its vocabulary.
 
@@ -158,10 +170,7 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer, Description]:
     """
     description = read_description(folder)
     model = Transformer(description.model)
-    try:
-        model.load_state_dict(load_weights(folder))
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} does not fit its config.json: {error}") from error
+    fill(model, folder)
     try:
         tokenizer = Tokenizer.from_file(folder / "vocabulary.spm")
     except (OSError, RuntimeError, ValueError) as error:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.checkpoint import load_training, read_description
+from model.checkpoint import read_description
 from model.config import TrainingConfig
 from model.corpus_sample import CorpusLengths, learn_from, measure_lengths, own_vocabulary, prepared_lengths, read_text
 from model.data import Batch, BatchStream, SpecialTokens, make_batch
@@ -25,6 +25,7 @@ from model.objective import Objective
 from model.optimizer import Optimizers
 from model.run_folder import RunFolder
 from model.token_store import TokenStore
+from model.train import restore
 from model.transformer import Transformer
 
 WARM_UP_STEPS, MEASURED_STEPS, MAX_MEASURE_S = 2, 8, 20.0
@@ -42,10 +43,10 @@ def plan(config: TrainingConfig) -> Iterator[str]:
     """
     folder = RunFolder(Path(config.run.folder))
     folder.check()
-    if (newest := folder.check_resume(config)) is not None:
-        load_training(newest)
     model, run, optimizer = config.model, config.run, config.optimizer
     network = Transformer(model)
+    if (newest := folder.check_resume(config)) is not None:
+        restore(newest, network, Optimizers(network, optimizer))
     num_parameters = sum(p.numel() for p in network.parameters())
     yield f"languages   {run.source_language} to {run.target_language}"
     yield f"parameters  {num_parameters:,}"

@@ -46,6 +46,28 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+def restore(newest: Path, model: Transformer, optimizers: Optimizers) -> dict[str, Any]:
+    """Weights and moments of a run's checkpoint; returns what else training.pt holds.
+
+    Raises:
+        TrainingConfigError: the moments are another optimizer's. CheckpointError: a file is missing, damaged or unfit.
+    """
+    state = checkpoint.load_training(newest)
+    checkpoint.fill(model, newest)
+    try:
+        optimizers.load_state_dict(state["optimizers"])
+    except TrainingConfigError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise unfit(newest, error) from error
+    return state
+
+
+def unfit(newest: Path, error: Exception) -> checkpoint.CheckpointError:
+    """For a training.pt that another program has written."""
+    return checkpoint.CheckpointError(f"{newest} does not fit this run: {type(error).__name__}: {error}")
+
+
 class Trainer:
     """One run.
 
@@ -126,18 +148,13 @@ class Trainer:
         if newest is None:
             self.take_initial_weights()
             return
-        state = checkpoint.load_training(newest)
-        self.model.load_state_dict(checkpoint.load_weights(newest))
+        state = restore(newest, self.model, self.optimizers)
         try:
-            self.optimizers.load_state_dict(state["optimizers"])
             self.stream.seek(state["stream"])
             self.step, self.target_tokens = state["step"], state["target_tokens"]
             self.best_loss, self.bad_validations = state["best_loss"], state["bad_validations"]
-        except TrainingConfigError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:  # the file is another program's
-            name = type(error).__name__
-            raise checkpoint.CheckpointError(f"{newest} does not fit this run: {name}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise unfit(newest, error) from error
         self.say(f"resumed from {newest} at step {self.step:,}")
 
     def take_initial_weights(self) -> None:
@@ -145,7 +162,7 @@ class Trainer:
             return
         folder = Path(self.config.run.initial_checkpoint)
         refuse_other_model(folder, self.config.model, "copy its [model] table")
-        self.model.load_state_dict(checkpoint.load_weights(folder))
+        checkpoint.fill(self.model, folder)
         self.say(f"weights and vocabulary taken from {folder}")
 
     def say(self, text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import CheckpointError
-from model.config import CorpusConfig, TrainingConfig, VocabularyConfig
+from model.config import CorpusConfig, OptimizerConfig, TrainingConfig, VocabularyConfig
 from model.corpus import CorpusError
 from model.corpus_sample import measure_lengths, read_text
 from model.data import BatchStream, SpecialTokens
@@ -101,12 +101,14 @@ def test_what_a_run_would_refuse_is_refused(training_config: TrainingConfig) -> 
         (replace(training_config, model=model), r"another model: feed_forward_width \(64, now 128\)"),
         (with_run(training_config, target_language="de"), "translates en to fr, not en to de"),
         (replace(training_config, vocabulary=VocabularyConfig(size=300)), r"vocabulary\.spm was made otherwise"),
+        (replace(training_config, optimizer=OptimizerConfig(name="muon")), r"optimizer\.name was adam, is muon"),
     ):
         with pytest.raises(TrainingConfigError, match=message):
             list(plan(config))
-    (trainer.folder.latest / "training.pt").write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match=r"training\.pt is damaged"):
-        list(plan(training_config))
+    for name in ("model.safetensors", "training.pt"):
+        (trainer.folder.latest / name).write_bytes(b"PK")
+        with pytest.raises(CheckpointError, match=re.escape(name)):
+            list(plan(training_config))
 
 
 def test_what_a_start_that_came_to_nothing_has_learned_is_not_counted_with(training_config: TrainingConfig) -> None:
