@@ -6,16 +6,40 @@ An open-addressing table (Knuth, volume 3, 6.4, linear probing) in a memory-mapp
 keeps of it in memory what it has room for. A Python set of 10 million keys takes 0.9 GB.
 """
 
+import errno
 import mmap
+import os
 import tempfile
+from typing import IO
 
 FIRST_SLOTS = 1 << 16
 MAX_LOAD = 0.6
 SLOT_BYTES = 8
 
 
+def reserve(file: IO[bytes], num_bytes: int) -> None:
+    """Makes a file of zeros for which there is room: to write to a mapped one on a full disk ends the process (SIGBUS).
+
+    Raises:
+        OSError: there is no room; it names the folder for temporary files.
+    """
+    file.truncate(num_bytes)
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot say
+            return
+        raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from None
+
+
 class SeenPairs:
-    """A set of 64-bit keys; 0 stands for an empty slot, so the key 0 is kept as 1."""
+    """A set of 64-bit keys; 0 stands for an empty slot, so the key 0 is kept as 1.
+
+    Raises:
+        OSError: there is no room for temporary files.
+    """
 
     def __init__(self) -> None:
         self.num_keys = 0
@@ -23,7 +47,7 @@ class SeenPairs:
 
     def resize(self, num_slots: int) -> None:
         with tempfile.TemporaryFile() as file:
-            file.truncate(num_slots * SLOT_BYTES)
+            reserve(file, num_slots * SLOT_BYTES)
             self.memory = mmap.mmap(file.fileno(), 0)
         self.slots = memoryview(self.memory).cast("Q")
         self.mask = num_slots - 1
