@@ -81,17 +81,28 @@ def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenSt
 
     Raises:
         CorpusError: the files cannot be used, or no pair is fit for training.
+        OSError: the folder cannot be written, for want of room for instance; it is named.
     """
     stamp = fingerprint(config, tokenizer)
     counts = read_report(folder, stamp)
     if counts is None or not is_whole(folder, counts):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").unlink(missing_ok=True)
-        counts = write_store(config, tokenizer, folder)
-        # The report is written last: a store whose preparation was interrupted has none and is made again.
-        (folder / "report.json").write_text(json.dumps({"fingerprint": stamp, "pairs": counts}, indent=2))
+        try:
+            counts = make_store(config, tokenizer, folder, stamp)
+        except OSError as error:
+            if error.filename is None:  # a write does not say where
+                error.filename = str(folder)
+            raise
     print(f"corpus {config.name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()), flush=True)
     return TokenStore(folder)
+
+
+def make_store(config: CorpusConfig, tokenizer: Tokenizer, folder: Path, stamp: str) -> dict[str, int]:
+    """A store and its report, which is written last: one whose preparation was interrupted has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").unlink(missing_ok=True)
+    counts = write_store(config, tokenizer, folder)
+    (folder / "report.json").write_text(json.dumps({"fingerprint": stamp, "pairs": counts}, indent=2))
+    return counts
 
 
 def is_whole(folder: Path, counts: Mapping[str, int]) -> bool:

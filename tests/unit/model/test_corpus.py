@@ -1,8 +1,10 @@
 """Reading, cleaning and storing parallel text."""
 
 import bz2
+import errno
 import gzip
 import lzma
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -235,3 +237,18 @@ def test_a_sample_takes_each_pair_with_the_same_chance() -> None:
     assert [chosen[source] / 4000 for source, _ in pairs] == [pytest.approx(3 / 8, abs=0.04)] * 8
     for size in (8, 9):
         assert reservoir(iter(pairs), size, rng) == (pairs, 8)
+
+
+def test_a_disk_without_room_is_named(
+    corpus: CorpusConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's error of a write says nothing of a file."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RawArray, "append", fail)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'store'}'"):
+            prepare(corpus, tokenizer, tmp_path / "store")
+    assert len(prepare(corpus, tokenizer, tmp_path / "store")) > 0
