@@ -27,7 +27,7 @@ def choose_precision(bundle: Bundle, settings: EngineSettings) -> str:
             return name
     have = ", ".join(bundle.manifest.precisions)
     hint = "; `dragoman derive-cuda` makes graphs for CUDA of int8 weights" if settings.device == "cuda" else ""
-    raise BundleError(f"{bundle.root} has nothing for device {settings.device!r}; it has {have}{hint}")
+    raise BundleError(f"{bundle.origin} has nothing for device {settings.device!r}; it has {have}{hint}")
 
 
 def settle_device(bundle: Bundle, settings: EngineSettings) -> EngineSettings:

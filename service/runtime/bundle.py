@@ -245,11 +245,11 @@ class Bundle:
     """An opened and checked bundle.
 
     Attributes:
-        root: the folder its files are in. manifest: what it says of itself.
+        root: the folder its files are in. manifest: what it says of itself. origin: the folder or .zip it came from.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, scratch: ScratchFolder | None) -> None:
-        self.root, self.manifest, self.scratch = root, manifest, scratch
+    def __init__(self, root: Path, manifest: Manifest, scratch: ScratchFolder | None, origin: Path) -> None:
+        self.root, self.manifest, self.scratch, self.origin = root, manifest, scratch, origin
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -265,15 +265,17 @@ class Bundle:
                 raise BundleError(f"{path} cannot be unpacked: {error.strerror}") from None
             try:
                 unpack(path, scratch.path)
-                return cls(scratch.path, read_manifest(scratch.path), scratch)
-            except BaseException:
+                return cls(scratch.path, read_manifest(scratch.path), scratch, path)
+            except BaseException as error:
                 scratch.close()
+                if isinstance(error, BundleError):  # who gave a .zip does not know where it was unpacked
+                    raise BundleError(str(error).replace(str(scratch.path), str(path))) from error
                 raise
         if not path.is_dir():
             raise BundleError(f"{path} is neither a bundle's folder nor a .zip of one")
         if any("\ud800" <= character <= "\udfff" for character in str(path)):  # what Python makes of other bytes
             raise BundleError(f"the name of {path} is not valid UTF-8; ONNX Runtime opens no such file")
-        return cls(path, read_manifest(path), None)
+        return cls(path, read_manifest(path), None, path)
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -284,7 +286,7 @@ class Bundle:
             return self.manifest.precisions[precision]
         except KeyError:
             have = ", ".join(self.manifest.precisions)
-            raise BundleError(f"{self.root} has no precision {precision!r}; it has {have}") from None
+            raise BundleError(f"{self.origin} has no precision {precision!r}; it has {have}") from None
 
     def close(self) -> None:
         """Removes what a .zip was unpacked to; files already mapped stay readable."""

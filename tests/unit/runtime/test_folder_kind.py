@@ -1,6 +1,7 @@
 """A folder of another kind than the one wanted is told apart, and the message says what to do with it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,19 @@ def test_what_could_be_anything_has_no_name(tmp_path: Path, content: bytes) -> N
     assert kind_of(tmp_path) == ""
     with pytest.raises(BundleError, match=r"has no manifest\.json$"):
         Bundle.open(tmp_path)
+
+
+def test_a_zip_is_named_and_not_where_it_was_unpacked(nonsense_bundle: Path, tmp_path: Path) -> None:
+    """Packed with its folder, with a file that was altered, and where a precision is not in it."""
+    copy = Path(shutil.copytree(nonsense_bundle, tmp_path / "outer" / "inner"))
+    whole, nested = (Path(shutil.make_archive(str(tmp_path / f.name), "zip", f)) for f in (copy, copy.parent))
+    with pytest.raises(BundleError, match=f"^{nested} is not a bundle: it has no manifest"):
+        Bundle.open(nested)
+    opened = Bundle.open(whole)
+    with pytest.raises(BundleError, match=f"^{whole} has no precision 'cpu-fp8'"):
+        opened.graphs("cpu-fp8")
+    opened.close()
+    (copy / "vocabulary.spm").write_bytes(b"")
+    shutil.make_archive(str(whole.with_suffix("")), "zip", copy)
+    with pytest.raises(BundleError, match=f"^{whole}/vocabulary.spm has 0 bytes"):
+        Bundle.open(whole)
