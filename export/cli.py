@@ -7,7 +7,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from export.derive import derive_cuda
 from export.graph_runner import GraphRunner
 from export.sampled_texts import sampled_texts
 from export.transformers_layout import write_transformers
-from export.verify import VerificationError, check_searches, verify
+from export.verify import Report, VerificationError, check_searches, verify
 from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
 from model.checkpoint import CheckpointError, load_model
 from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
-from service.runtime.bundle import Bundle
+from service.runtime.bundle import MANIFEST, Bundle
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.tokenizer import Tokenizer
 
@@ -139,6 +139,18 @@ def texts_for_scales(given: Sequence[str], tokenizer: Tokenizer, precisions: Seq
     return tuple(texts)
 
 
+def report(bundle: Path, reports: Mapping[str, Report], num_golden_texts: int) -> None:
+    """What verification measured, and which precisions nothing will be replayed of, though there were texts for it."""
+    for precision, measured in reports.items():
+        print(f"{precision}: {measured}")
+    if not num_golden_texts:
+        return
+    clear = {golden["precision"] for golden in json.loads((bundle / MANIFEST).read_bytes())["golden"]}
+    for precision in reports:
+        if precision not in clear:
+            print(f"dragoman: {precision}: no golden translations: no answer to the texts is clear", file=sys.stderr)
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     try:
         model, tokenizer, description = load_model(arguments.checkpoint)
@@ -161,8 +173,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         return complain(str(error), EXIT_BAD_BUNDLE)
     except OSError as error:
         return complain(disk_error(error), EXIT_FAILED)
-    for precision, report in reports.items():
-        print(f"{precision}: {report}")
+    report(arguments.bundle, reports, len(options.golden_texts))
     print(f"wrote {arguments.bundle}")
     return 0
 

@@ -13,6 +13,7 @@ from export.cli import (
     complain,
     disk_error,
     read_sample,
+    report,
     texts_for_scales,
 )
 from export.huggingface.folder import ImportRefused
@@ -92,8 +93,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         return complain(str(error), EXIT_FAILED)
     except OSError as error:  # of what is written: what is read was read above
         return complain(disk_error(error), EXIT_FAILED)
-    for precision, report in reports.items():
-        print(f"{precision}: {report}")
+    report(arguments.bundle, reports, len(options.golden_texts))
     beams, penalty = checkpoint.proposed["num_beams"], checkpoint.proposed["length_penalty"]
     print(f"the checkpoint proposes --beam {beams} --length-penalty {penalty:g}; requests choose")
     if checkpoint.left_out:

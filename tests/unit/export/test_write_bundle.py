@@ -14,7 +14,7 @@ from model.transformer import Transformer
 from service.cli import main
 from service.runtime.bundle import Bundle
 from service.runtime.tokenizer import Tokenizer
-from tests.conftest import random_model
+from tests.conftest import random_model, sentences
 
 Make = Callable[..., Path]
 
@@ -123,3 +123,21 @@ with whole_or_nothing(pathlib.Path({str(tmp_path / "bundle")!r})) as partial:
     assert export(checkpoint, tmp_path / "bundle") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
     assert not (tmp_path / "bundle" / "link").is_symlink()
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e9])
+def test_golden_texts_that_came_to_nothing_are_told(
+    margin: float,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Who gave texts to be replayed learns that nothing will be."""
+    monkeypatch.setattr("export.golden.GREEDY_MARGIN", margin)
+    monkeypatch.setattr("export.golden.BEAM_MARGIN", margin)
+    (tmp_path / "texts").write_text("\n".join(sentences(40)))
+    limits = ("--max-source-tokens", "64", "--max-target-tokens", "24", "--golden", str(tmp_path / "texts"))
+    assert main(["export", str(checkpoint), str(tmp_path / "bundle"), "--precision", "cpu-fp32", *limits]) == 0
+    said = "cpu-fp32: no golden translations" in capsys.readouterr().err
+    assert said == (not Bundle.open(tmp_path / "bundle").manifest.golden) == (margin > 0)
