@@ -26,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model import checkpoint
 from model.config import CorpusConfig, TrainingConfig
+from model.corpus import corpus_files
 from model.data import Batch, BatchStream, SpecialTokens
 from model.loss import Loss
 from model.machine import choose_device, keep_few_kernels, keep_freed_memory
@@ -89,6 +90,8 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
             keep_few_kernels()
+        for corpus in (*config.train, *config.validation):
+            corpus_files(corpus)  # a file that is missing is told before hours are spent on the others
         self.tokenizer = self.processes.first_then_others(lambda: self.folder.vocabulary(config))
         special = SpecialTokens(self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end)
         stores = self.processes.first_then_others(lambda: [self.store(corpus, "train") for corpus in config.train])
@@ -228,7 +231,7 @@ class Trainer:
             return
         means = {batch.name: loss / batch.num_target_tokens for batch, loss in zip(batches, losses, strict=True)}
         worst = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else math.inf)
-        what = "are not finite" if not math.isfinite(mean + norm) else f"have exploded (run.max_loss {limit:.2f})"
+        what = "are not finite" if not math.isfinite(mean + norm) else f"have exploded (run.max_loss {limit:g})"
         raise TrainingError(
             f"step {self.step}: loss {mean} and gradient length {norm} {what}; "
             f"worst batch of process {self.processes.rank}: {worst}, with a mean loss of {means[worst]}"

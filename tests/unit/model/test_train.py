@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from model import checkpoint
-from model.config import TrainingConfig
+from model.config import CorpusConfig, TrainingConfig
+from model.corpus import CorpusError
 from model.data import Batch
 from model.loss import perplexity
 from model.machine import choose_device
@@ -216,6 +217,15 @@ def test_vocabulary_of_another_size_is_refused(training_config: TrainingConfig) 
         Trainer(replace(training_config, model=replace(training_config.model, vocab_size=301)))
 
 
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_missing_file_is_told_before_anything_is_prepared(part: str, training_config: TrainingConfig) -> None:
+    """The last corpus is looked for as early as the first, which may take hours."""
+    corpora = (*getattr(training_config, part), CorpusConfig(name="gone", tsv="/nowhere.tsv"))
+    with pytest.raises(CorpusError, match=r"corpus 'gone': there is no file /nowhere\.tsv"):
+        Trainer(replace(training_config, **{part: corpora}))
+    assert [path.name for path in Path(training_config.run.folder).iterdir()] == ["lock"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_device() -> None:
     assert choose_device("auto").type == "cpu"
@@ -250,7 +260,7 @@ def test_exploding_loss_stops_and_names_the_batch(training_config: TrainingConfi
     trainer = Trainer(with_run(training_config, max_loss=50.0, accumulate=1))
     with torch.no_grad():
         trainer.model.source_embedding.weight *= 100
-    expected = r"step 1: loss \d+\.\d+ .* have exploded \(run\.max_loss 50\.00\); .*: chunk 0 batch 0 \(corpus 0, pair"
+    expected = r"step 1: loss \d+\.\d+ .* have exploded \(run\.max_loss 50\); .*: chunk 0 batch 0 \(corpus 0, pair"
     with pytest.raises(TrainingError, match=expected):
         trainer.train()
 
