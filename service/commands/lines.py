@@ -16,11 +16,11 @@ from service.client import Client, ServiceError
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
-from service.engine.request import TextResult
+from service.engine.request import ModelInfo, TextResult
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, InvalidRequest, Overloaded, RequestError
 from service.remote_engine import DEFAULT_PATIENCE_S, RemoteEngine
-from service.transport.languages import covers, model_languages
+from service.transport.languages import covers, model_languages, nearest
 
 # Texts taken from the input ahead of the oldest answer that is not out yet.
 MAX_OPEN_TEXTS: Final = 512
@@ -107,6 +107,14 @@ def _taken(take: Callable[[float], Item], failure: Callable[[], DragomanError | 
                 raise error from None
 
 
+def _unlike(info: ModelInfo, source: str | None, target: str | None) -> str:
+    """How the languages that were asked for differ from the model's, to be put behind those."""
+    given = ((source, info.sources), (target, info.targets))
+    if all(not code or nearest(own, code) for code, own in given):
+        return "; name both with --from and --to"
+    return f", not {source or info.source_language} to {target}" if target else f", not from {source}"
+
+
 class EmbeddedLines:
     """An engine in this process.
 
@@ -124,8 +132,7 @@ class EmbeddedLines:
             self._languages = model_languages(info, source or "", target or "")
         except InvalidRequest:
             self._translator.close()
-            asked = f"{source or info.source_language} to {target}" if target else "named with --from and --to"
-            raise ConfigurationError(f"{bundle} translates {info.pairs}, not {asked}") from None
+            raise ConfigurationError(f"{bundle} translates {info.pairs}{_unlike(info, source, target)}") from None
 
     def __enter__(self) -> "EmbeddedLines":
         return self

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.commands.lines import EmbeddedLines
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
-from service.errors import EngineFailure, Overloaded, RequestError
+from service.errors import ConfigurationError, EngineFailure, Overloaded, RequestError
 from tests.unit.transport.scripted_translator import ScriptedTranslator, refuse_at_first, result_of
 
 WHERE = ("--to", "fr", "--bundle", "bundle")
@@ -36,6 +37,30 @@ def test_precision_and_device_are_those_of_the_flags(words: tuple[str, ...], loa
     assert cli.main([*words, *WHERE, "--precision", "fp32", "--device", "auto"]) == 0
     assert cli.main([*words, *WHERE, *(("--if-exists", "replace") if "batch" in words else ())]) == 0
     assert [(settings.precision, settings.device) for settings in loaded] == [("fp32", "auto"), ("auto", "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("several", "source", "target", "message"),
+    [
+        ((), "de", None, "bundle translates en to fr, not from de"),
+        ((), None, "de", "bundle translates en to fr, not en to de"),
+        (("en", "es"), None, "fr", "bundle translates en or es to fr; name both with --from and --to"),
+        (("en", "es"), "de", "fr", "bundle translates en or es to fr, not de to fr"),
+    ],
+)
+def test_languages_that_the_model_has_not(
+    several: tuple[str, ...],
+    source: str | None,
+    target: str | None,
+    message: str,
+    loaded: list[EngineSettings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was asked for is said, not what could have been; languages not named are those to be named."""
+    translator = ScriptedTranslator(replace(ScriptedTranslator().info, source_languages=several))
+    monkeypatch.setattr(Translator, "load", lambda *_: translator)
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        EmbeddedLines(Path("bundle"), EngineSettings(), source, target)
 
 
 @pytest.mark.usefixtures("loaded")
