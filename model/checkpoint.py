@@ -205,6 +205,9 @@ def steps(folder: Path) -> list[Path]:
 def average(folders: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of the weights of several checkpoints (section 6.1 of the paper averages the last 5).
 
+    They must be of one run, or of runs that went on from one another: only then is their mean a model, and mostly a
+    better one than each (Izmailov et al. 2018, arXiv:1803.05407).
+
     Raises:
         CheckpointError: there is none, one cannot be read, or they are not of the same model.
     """

@@ -52,12 +52,15 @@ def add_average_command(subparsers: Subparsers) -> None:
     """Adds ``average``; its ``run`` attribute takes the parsed options and returns the exit code."""
     parser = subparsers.add_parser(
         "average",
-        help="average the last checkpoints of a run into one",
-        description="Writes a checkpoint whose weights are the mean of the last validated checkpoints of a run.",
+        help="average the last checkpoints of a run, or of several, into one",
+        description="Writes a checkpoint whose weights are the mean of the last validated checkpoints of a run, or of "
+        "runs of which each went on from the one before. Others have nothing in common to take the mean of.",
     )
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="the run: it holds step-* folders")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="a run: it holds step-* folders")
     parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint to write; it must not exist")
-    parser.add_argument("--last", type=int, default=4, metavar="N", help="how many, the newest first (default: 4)")
+    parser.add_argument(
+        "--last", type=int, default=4, metavar="N", help="how many of each, the newest first (default: 4)"
+    )
     parser.set_defaults(run=average)
 
 
@@ -101,19 +104,24 @@ def average(options: argparse.Namespace) -> int:
     from model import checkpoint
 
     try:
-        found = checkpoint.steps(options.folder)
-        folders = found[-options.last :]
-        if options.last < 1 or len(folders) < options.last:
-            raise checkpoint.CheckpointError(f"--last {options.last}: {options.folder} has {len(found)} checkpoints")
+        folders: list[Path] = []
+        for run in options.folders:
+            found = checkpoint.steps(run)
+            if not 1 <= options.last <= len(found):
+                raise checkpoint.CheckpointError(f"--last {options.last}: {run} has {len(found)} checkpoints")
+            folders += found[-options.last :]
         if options.out.exists():
             raise checkpoint.CheckpointError(f"{options.out} exists already")
-        _, tokenizer, description = checkpoint.load_model(folders[-1])
-        checkpoint.save(options.out, checkpoint.average(folders), tokenizer, description, None)
+        described = [checkpoint.load_model(folder)[1:] for folder in folders]
+        if len({tokenizer.sha256 for tokenizer, _ in described}) > 1:
+            raise checkpoint.CheckpointError("the checkpoints do not have the same vocabulary")
+        checkpoint.save(options.out, checkpoint.average(folders), *described[-1], None)
     except checkpoint.CheckpointError as error:
         print(f"dragoman average: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     except checkpoint.CheckpointWriteError as error:
         print(f"dragoman average: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(f"{options.out}: mean of {', '.join(folder.name for folder in folders)}")
+    names = [folder.name if len(options.folders) == 1 else str(folder) for folder in folders]
+    print(f"{options.out}: mean of {', '.join(names)}")
     return EXIT_DONE

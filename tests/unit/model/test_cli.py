@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from sentencepiece import sentencepiece_model_pb2
 
 from model import checkpoint
 from model.cli import add_average_command, add_train_command
@@ -72,6 +73,25 @@ def test_train_and_average(recipe: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert description.step == 4
     expected = checkpoint.average(checkpoint.steps(tmp_path / "run"))
     assert all(bool((tensor == expected[name]).all()) for name, tensor in model.state_dict().items())
+
+
+def test_average_of_two_runs(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "run", tmp_path / "other"
+    assert run("train", str(recipe)) == 0
+    last = first / "step-00000004"
+    assert run("train", str(recipe), "--folder", str(second), "--initial-checkpoint", str(last)) == 0
+    assert run("average", str(first), str(second), str(tmp_path / "mean"), "--last", "1") == 0
+    assert f"mean of {last}, {second / 'step-00000004'}" in capsys.readouterr().out
+    expected = checkpoint.average([last, second / "step-00000004"])
+    model, _, _ = checkpoint.load_model(tmp_path / "mean")
+    assert all(bool((tensor == expected[name]).all()) for name, tensor in model.state_dict().items())
+    vocabulary = second / "step-00000004" / "vocabulary.spm"
+    changed = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.read_bytes())
+    changed.pieces[-1].piece += "x"
+    vocabulary.write_bytes(changed.SerializeToString())
+    assert run("average", str(first), str(second), str(tmp_path / "no"), "--last", "1") == 78
+    assert "do not have the same vocabulary" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_folder_option(recipe: Path, tmp_path: Path) -> None:
