@@ -3,6 +3,7 @@
 Knows: the public side only. It is the shortest example of how the service is started, awaited, used and stopped.
 """
 
+import random
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from typing import IO, Any, Final
 
 import grpc
@@ -26,6 +28,7 @@ SENTENCES: Final = [
     "The committee has approved the proposal.",
     "It was raining. We stayed at home and read books.",
 ]
+PORTS: Final = range(20_000, 32_000)
 MAX_START_S: Final = 60.0
 SHOWN_METRICS: Final = (
     "dragoman_requests_total",
@@ -65,10 +68,12 @@ def main() -> int:
 
 
 def free_port() -> int:
-    """A port that is free now; it may be taken a moment later, which the server would then say."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
+    """A port that is free now, and not one of those that the system gives to outgoing connections; it may be taken a
+    moment later, which the server would then say."""
+    for port in random.sample(PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"of 100 ports from {PORTS[0]} to {PORTS[-1]} none is free")
 
 
 def wait_until_serving(address: str, server: "subprocess.Popen[bytes]") -> bool:

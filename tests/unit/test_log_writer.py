@@ -22,6 +22,7 @@ class Log:
         self.logger = logging.getLogger("dragoman.logs")  # which also says what was lost
         self.logger.addHandler(self.writer)
         self.logger.setLevel(logging.INFO)
+        self.logger.propagate = False  # what other tests have set up is not read here
 
     def read_until(self, last: str) -> list[str]:
         found = b""
@@ -32,6 +33,7 @@ class Log:
     def close(self) -> None:
         self.logger.removeHandler(self.writer)
         self.logger.setLevel(logging.NOTSET)
+        self.logger.propagate = True
         for descriptor in (self.writing, self.reading):
             with suppress(OSError):
                 os.close(descriptor)
