@@ -5,8 +5,8 @@ Knows: gRPC's handler shapes. Does not know: what a method does, what a call pas
 grpc.aio by itself answers UNKNOWN with the exception's text, for a handler that raises and for bytes that do not parse.
 Both are caught here: ours become their own status, others INTERNAL without detail, unreadable bytes INVALID_ARGUMENT.
 
-It also reads the message of a call before it lets anybody know of the call. Here the gate comes first, so that calls
-whose messages come slowly or never are as many as others may be, and end.
+And grpc.aio reads the message of a call before a handler knows of the call. Here the gate comes first, so that calls
+whose message comes slowly or never are no more than other calls may be, and end.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from service.transport.status import abort
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Parse = Callable[[bytes], Any]
-LEAVING_S = 0.05
+LEAVING_S = 0.05  # a client that has left looks like one that says nothing, until its call is cancelled a moment later
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
@@ -112,9 +112,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             text = f"the message of the call has not arrived within {self._message_timeout_s:g} s"
             raise DeadlineExceeded(text) from None
         if payload is grpc.aio.EOF:
-            await asyncio.sleep(
-                LEAVING_S
-            )  # who has left shows as one who says nothing, and is cancelled a moment later
+            await asyncio.sleep(LEAVING_S)
             raise InvalidRequest("request", "the call has no message")
         return _parsed(parse, payload)
 
