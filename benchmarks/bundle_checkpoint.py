@@ -1,6 +1,6 @@
 """A checkpoint with the weights of a bundle's int8 graphs, so that a bundle can be compared without its training.
 
-The shipped model is in the repository, its checkpoint is not: four hours of training make another one. What others
+The shipped model is in the repository, its checkpoint is not: five hours of training make another one. What others
 translate with it (peers.py, load.py) are the numbers that the bundle itself computes with; and it can be trained on.
 """
 
