@@ -16,11 +16,13 @@ class Admission:
 
     Attributes:
         draining: set once no new work is taken; streams wait for it so that they can end.
+        silent: the deadlines of calls whose message has not come; they end when draining begins.
         is_broken_off: calls that were open when break_off() came are ended, whatever they wait for.
     """
 
     def __init__(self, max_open_calls: int) -> None:
         self.draining = asyncio.Event()
+        self.silent: set[asyncio.Timeout] = set()
         self.is_broken_off = False
         self._is_loaded = False
         self._is_stuck = False
@@ -40,8 +42,16 @@ class Admission:
         self._is_loaded = True
 
     def drain(self) -> None:
-        """From now on no call is taken; those that are open may finish."""
+        """From now on no call is taken; those that are open may finish, but for those that have asked nothing yet."""
         self.draining.set()
+        for deadline in self.silent:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+    def check_draining(self) -> None:
+        """Raises Draining once drain() was called."""
+        if self.draining.is_set():
+            raise Draining("the server is shutting down; send the request again, to another server")
 
     def stick(self, is_stuck: bool) -> None:
         """While an engine is stuck no call is taken; those that are open wait for it, or for their deadline."""
@@ -61,8 +71,7 @@ class Admission:
             Draining: the server is shutting down. NotServing: it is loading, or stuck. Overloaded: too many calls
                 are open.
         """
-        if self.draining.is_set():
-            raise Draining("the server is shutting down; send the request again, to another server")
+        self.check_draining()
         if not self._is_loaded:
             raise NotServing("the server is still loading its models; send the request again")
         if self._is_stuck:

@@ -103,14 +103,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """The message of a call that has one.
 
         Raises:
-            InvalidRequest: the bytes are none, or there are none. DeadlineExceeded: they have not come.
+            InvalidRequest: the bytes are none, or there are none. DeadlineExceeded: they have not come. Draining: nor
+                had they when the server began to shut down.
         """
+        admission, deadline = self._front.gate.admission, asyncio.timeout(self._message_timeout_s)
         try:
-            async with asyncio.timeout(self._message_timeout_s):
+            async with deadline:
+                admission.silent.add(deadline)
                 payload = await context.read()
         except TimeoutError:
-            text = f"the message of the call has not arrived within {self._message_timeout_s:g} s"
-            raise DeadlineExceeded(text) from None
+            payload = None
+        finally:
+            admission.silent.discard(deadline)
+        if payload is None:
+            admission.check_draining()
+            raise DeadlineExceeded(f"the message of the call has not arrived within {self._message_timeout_s:g} s")
         if payload is grpc.aio.EOF:
             await asyncio.sleep(LEAVING_S)
             raise InvalidRequest("request", "the call has no message")

@@ -89,6 +89,18 @@ def test_a_call_that_ends_without_a_message_is_told_so():
     with_server(check)
 
 
+def test_calls_without_their_message_do_not_hold_up_the_end():
+    async def check(server: Running) -> None:
+        silent = begun(server, after(LONG_S))
+        await wait_for_open_calls(server, 1)
+        assert await server.server.drain(LONG_S / 4)
+        error = await failure(silent)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert details(error)["ErrorInfo"].reason == "DRAINING"
+
+    with_server(check)
+
+
 def test_strangers_are_refused_before_their_message_comes(tmp_path: Path):
     clients = tmp_path / "clients.toml"
     clients.write_text('[known]\ntokens = ["a-token-of-at-least-16"]\n')
