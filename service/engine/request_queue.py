@@ -108,7 +108,7 @@ class RequestQueue:
             if is_counted:
                 self.observer.rejected("delay")
             raise Overloaded(
-                f"an answer would take {delay_s:.1f} s; at most {limit_s:.1f} s are allowed",
+                f"an answer would take {round(delay_s, 3):g} s; at most {round(limit_s, 3):g} s are allowed",
                 retry_after_s=min(max(delay_s - limit_s, MIN_RETRY_S), MAX_RETRY_S),
                 delay_s=round(delay_s, 3),
                 max_delay_s=round(limit_s, 3),

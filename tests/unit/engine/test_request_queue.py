@@ -56,7 +56,7 @@ def test_an_answer_that_would_come_too_late_is_refused_with_the_time_to_wait(
     delay_s: float, retry_after_s: float
 ) -> None:
     line = queue(max_delay_s=2.0, delay_s=delay_s)
-    with pytest.raises(Overloaded, match=r"at most 2\.0 s are allowed") as error:
+    with pytest.raises(Overloaded, match=r"at most 2 s are allowed") as error:
         line.submit([sentence()])
     assert error.value.retry_after_s == retry_after_s
     assert refusals(line) == [call("delay")]
@@ -74,7 +74,7 @@ def test_a_deadline_that_has_passed_is_not_overload() -> None:
     line = queue(delay_s=100.0)
     line.check(INTERACTIVE, time.monotonic() - 1)
     line.check(BATCH, time.monotonic() + 1_000)
-    with pytest.raises(Overloaded, match="an answer would take 100.0 s"):
+    with pytest.raises(Overloaded, match="an answer would take 100 s; at most"):
         line.check(BATCH, time.monotonic() + 50)
 
 

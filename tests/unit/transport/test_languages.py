@@ -11,12 +11,12 @@ from service.transport.registry import ModelRegistry
 from tests.unit.transport.scripted_translator import ScriptedTranslator, model_info
 
 
-@pytest.mark.parametrize("code", ["en", "EN", "pt-BR", "zh-Hant-TW", "es-419", "sl-rozaj", "gsw", "de-1996"])
+@pytest.mark.parametrize("code", ["en", "EN", "pt-BR", "zh-Hant-TW", "es-419", "sl-rozaj", "gsw", "de-1996", "zh-yue", "en-US-u-hc-h12", "en-x-ours"])
 def test_codes(code: str):
     assert is_language_code(code)
 
 
-@pytest.mark.parametrize("code", ["", "e", "english language", "fr_FR", "en-", "en--US", "é", "en\n", "x" * 36])
+@pytest.mark.parametrize("code", ["", "e", "english language", "fr_FR", "en-", "en--US", "é", "en\n", "x" * 36, "en-u", "en-x"])
 def test_what_is_no_code(code: str):
     assert not is_language_code(code)
 
@@ -25,6 +25,8 @@ def test_a_script_is_never_dropped():
     assert list(fallbacks("zh-Hant-TW")) == ["zh-hant-tw", "zh-hant"]
     assert list(fallbacks("en-US")) == ["en-us", "en"]
     assert covers("en", "en-US")
+    assert covers("en-US", "en-US-u-hc-h12")
+    assert covers("zh", "zh-yue")
     assert not covers("en-US", "en")
     assert not covers("zh", "zh-Hant")
 
