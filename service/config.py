@@ -137,6 +137,9 @@ class ServiceConfig:
         _require(
             "max_stuck_s", self.max_stuck_s, is_later, f"be 0 or >= max_step_s ({self.max_step_s}), which is not 0"
         )
+        if self.otlp_endpoint:
+            is_url = re.fullmatch(r"https?://[^/\s]+/?", self.otlp_endpoint) is not None
+            _require("otlp_endpoint", self.otlp_endpoint, is_url, "be a URL such as http://localhost:4317")
         _require("trace_ratio", self.trace_ratio, 0 <= self.trace_ratio <= 1, "be in [0, 1]")
         for name in ("handshake_timeout_s", "message_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) >= 0.1, "be >= 0.1")

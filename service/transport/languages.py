@@ -11,8 +11,8 @@ from service.engine.request import ModelInfo
 from service.errors import InvalidRequest, LanguagePairNotLoaded
 
 MAX_CODE_CHARACTERS = 35
-# RFC 5646, section 2.1, without the codes of private use alone and those from before 2005 ("x-..." and "i-..."), which no
-# model has. What follows a region means nothing to a translation model, but browsers and ICU send it ("en-US-u-hc-h12").
+# RFC 5646, section 2.1, without codes of private use alone and those from before 2005 ("x-..." and "i-..."), which no
+# model has. What follows a region says nothing to a translation model, but browsers and ICU send it ("en-US-u-hc-h12").
 _CODE = re.compile(
     r"(?P<language>[a-z]{2,3}|[a-z]{5,8})(-[a-z]{3}){0,3}(?P<script>-[a-z]{4})?(-([a-z]{2}|\d{3}))?"
     r"(-([a-z0-9]{5,8}|\d[a-z0-9]{3}))*"  # variants

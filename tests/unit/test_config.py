@@ -103,6 +103,10 @@ def test_the_environment_can_name_the_file(tmp_path: Path):
         ("bundle = ['a', 1]", "must be a list of strings"),
         ("drain_grace_s = true", "must be a number"),
         ("max_rows = ", "not valid TOML"),
+        (
+            "otlp_endpoint = 'collector:4317'",
+            "otlp_endpoint .'collector:4317'. must be a URL such as http://localhost:4317",
+        ),
         (f"max_delay_s = 1{400 * '0'}", "max_delay_s must be a number of less than 309 digits"),
         (f"max_rows = 1{5000 * '0'}", "not valid TOML"),
         (f"bundle = {5000 * '['}", "not valid TOML"),

@@ -91,7 +91,7 @@ def test_the_queue_refuses_what_would_be_answered_too_late():
     line.take(0, active_rows=0, max_rows=2)
     line.submit([sentence(1000)])  # 10 s of work, but nothing before it
     line.submit([sentence()])  # there is a row for it
-    with pytest.raises(Overloaded, match=r"an answer would take 10\.\d s; at most 5\.0 s") as refused:
+    with pytest.raises(Overloaded, match=r"an answer would take 10[\d.]* s; at most 5 s") as refused:
         line.submit([sentence()])
     assert refused.value.retry_after_s == pytest.approx(5.0, rel=0.1)
     line.submit([sentence(priority=Priority.BATCH)])
@@ -150,7 +150,7 @@ def test_the_queue_does_not_fill_its_rows_where_answers_would_come_too_late():
         together(line.load, 8, takes_s=0.8, start=0.8 * start)  # ten rows a second
     for _ in range(4):
         line.submit([sentence()])
-    with pytest.raises(Overloaded, match=r"an answer would take 0\.4 s; at most 0\.3"):
+    with pytest.raises(Overloaded, match=r"an answer would take 0\.4\d* s; at most 0\.3"):
         line.submit([sentence()])
 
 
