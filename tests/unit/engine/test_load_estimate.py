@@ -97,7 +97,7 @@ def test_the_queue_refuses_what_would_be_answered_too_late():
     line.submit([sentence(priority=Priority.BATCH)])
     late = sentence(priority=Priority.BATCH)
     late.deadline = time.monotonic() + 2.0
-    with pytest.raises(Overloaded, match=r"at most [12]\.\d s"):
+    with pytest.raises(Overloaded, match=r"at most (2|1[.]\d+) s"):
         line.submit([late])
 
 
