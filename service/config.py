@@ -137,13 +137,11 @@ class ServiceConfig:
         _require(
             "max_stuck_s", self.max_stuck_s, is_later, f"be 0 or >= max_step_s ({self.max_step_s}), which is not 0"
         )
-        if self.otlp_endpoint:
-            is_url = re.fullmatch(r"https?://[^/\s]+/?", self.otlp_endpoint) is not None
-            _require("otlp_endpoint", self.otlp_endpoint, is_url, "be a URL such as http://localhost:4317")
+        is_url = re.fullmatch(r"(https?://[^/\s]+/?)?", self.otlp_endpoint) is not None
+        _require("otlp_endpoint", self.otlp_endpoint, is_url, "be a URL such as http://localhost:4317")
         _require("trace_ratio", self.trace_ratio, 0 <= self.trace_ratio <= 1, "be in [0, 1]")
-        for name in ("handshake_timeout_s", "message_timeout_s"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0.1, "be >= 0.1")
-        _require("keepalive_time_s", self.keepalive_time_s, self.keepalive_time_s >= 1, "be >= 1")
+        for name, least in (("handshake_timeout_s", 0.1), ("message_timeout_s", 0.1), ("keepalive_time_s", 1)):
+            _require(name, getattr(self, name), getattr(self, name) >= least, f"be >= {least}")
         _require(
             "compress_from_bytes", self.compress_from_bytes, 0 <= self.compress_from_bytes < 2**31, "be in [0, 2**31)"
         )

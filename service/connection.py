@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from service.errors import ConfigurationError
+from service.transport.pem_files import check_pair, check_roots
 
 AUTHORIZATION = "authorization"
 MAX_PORT = 65_535
@@ -63,7 +64,7 @@ class Connection:
         """The channel; it connects at the first call.
 
         Raises:
-            ConfigurationError: a file cannot be read.
+            ConfigurationError: a file cannot be read, or is not what it should be.
         """
         if self.token_file:
             self._token()  # a file that is not there is told now
@@ -80,6 +81,13 @@ class Connection:
     def _credentials(self) -> grpc.ChannelCredentials:
         """With the token, so that gRPC's own calls have it too: those that watch a server's health."""
         found = grpc.ssl_channel_credentials(_bytes(self.ca), _bytes(self.key), _bytes(self.certificate))
+        try:
+            if self.ca:
+                check_roots(self.ca)
+            if self.certificate and self.key:
+                check_pair(self.certificate, self.key)
+        except ValueError as error:
+            raise ConfigurationError(f"TLS: {error}") from None
         if self.token_file is None:
             return found
         return grpc.composite_channel_credentials(found, grpc.metadata_call_credentials(_Bearer(self._token)))

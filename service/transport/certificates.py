@@ -5,7 +5,6 @@ open connections keep the one they began with.
 """
 
 import logging
-import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import grpc
 
 from service.errors import ConfigurationError
 from service.metrics import Metrics
+from service.transport.pem_files import check_pair, check_roots
 from service.transport.security import SecurityOptions
 from service.transport.watched_files import WatchedFiles
 
@@ -63,23 +63,10 @@ class ServerCertificates:
     def _read(self) -> grpc.ServerCertificateConfiguration:
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         roots = self._client_ca.read_bytes() if self._client_ca else None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self._certificate, self._key, password=_no_password)
-        except ssl.SSLError as error:
-            raise ValueError(
-                f"{self._certificate} and {self._key} are no pair of PEM files: {error.reason or 'one holds none'}"
-            ) from None
+        check_pair(self._certificate, self._key)
         if self._client_ca:
-            try:
-                context.load_verify_locations(self._client_ca)
-            except ssl.SSLError as error:
-                raise ValueError(f"{self._client_ca} holds no PEM certificates: {error.reason}") from None
+            check_roots(self._client_ca)
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
-
-
-def _no_password() -> str:
-    raise ValueError("the private key asks for a password; give one without")
 
 
 def _told(error: Exception) -> str:

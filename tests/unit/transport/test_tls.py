@@ -94,6 +94,24 @@ def test_a_damaged_new_certificate_leaves_the_old_one(fresh: CertificateFiles, d
     with_server(check, security=options, root=fresh.root)
 
 
+def test_a_client_says_which_of_its_files_is_damaged(fresh: CertificateFiles, tmp_path: Path):
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    certificate, key = fresh.issue("web.example", "client")
+    for files, message in (
+        ((nonsense,), r"nonsense\.pem holds no PEM certificates"),
+        ((fresh.ca, certificate, nonsense), r"nonsense\.pem are no pair of PEM files"),
+        (
+            (fresh.ca, certificate, fresh.issue("web.example", "other")[1]),
+            "are no pair of PEM files: KEY_VALUES_MISMATCH",
+        ),
+        ((tmp_path / "gone.pem",), r"cannot read .*gone\.pem"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            Connection("localhost:1", True, *files).open([])
+    Connection("localhost:1", True, fresh.ca, certificate, key).open([]).close()
+
+
 def test_mutual_tls_wants_a_certificate_of_the_right_root(fresh: CertificateFiles, tmp_path: Path):
     (tmp_path / "strange").mkdir()
     strange = CertificateFiles(tmp_path / "strange")
