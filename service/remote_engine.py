@@ -217,7 +217,8 @@ class RemoteEngine:
         if self._closed.is_set():
             return
         if error.code not in _OPEN_AGAIN:
-            self._failure = error
+            # Texts are answered one by one: a stream that ends for what it asks, ends for the options of all of them.
+            self._failure = ConfigurationError(str(error)) if error.code == "INVALID_ARGUMENT" else error
             return
         self._pause(error)
         with self._changed:

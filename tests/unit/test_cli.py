@@ -341,10 +341,10 @@ def test_options_that_the_model_cannot_give_are_told_once(
     assert capsys.readouterr().err.count(said) == 1
     (tmp_path / "in.txt").write_text("one\ntwo\n")
     with running_on_thread() as server:
-        assert run(*command, "--target", server.address) == 1
+        assert run(*command, "--target", server.address) == 78
         assert capsys.readouterr().err.count(f"dragoman translate: INVALID_ARGUMENT: config.{said}") == 1
         files = (str(tmp_path / "in.txt"), str(tmp_path / "out.txt"))
-        assert run("batch", *files, "--to", "fr", "--max-length", "257", "--target", server.address) == 1
+        assert run("batch", *files, "--to", "fr", "--max-length", "257", "--target", server.address) == 78
         assert server.translator.submissions == []
     printed = capsys.readouterr()
     assert (printed.out, said in printed.err) == ("", True)
