@@ -121,7 +121,10 @@ class RunFolder:
         if path.exists() and was is not None and was != origin and _INITIAL not in was | origin:
             raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
         if path.exists() and path.read_bytes() != vocabulary_of(newest):
-            raise TrainingConfigError(f"{path} is not the vocabulary of {newest}: copy that one over it")
+            raise TrainingConfigError(
+                f"{path} and {newest / VOCABULARY} differ: one was replaced or is damaged; older checkpoints have the "
+                "right one, to be copied over it"
+            )
 
     def check_resume(self, config: TrainingConfig) -> Path | None:
         """The checkpoint that the run would go on from.

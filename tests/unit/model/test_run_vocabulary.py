@@ -84,7 +84,7 @@ def test_a_vocabulary_that_is_not_the_checkpoints_is_refused(
 ) -> None:
     trainer = begun(right)
     (trainer.folder.path / "vocabulary.spm").write_bytes(b"" if is_damaged else learned(wrong))
-    with pytest.raises(TrainingConfigError, match=r"vocabulary\.spm is not the vocabulary of .*latest: copy that one"):
+    with pytest.raises(TrainingConfigError, match=r"vocabulary\.spm and .*latest/vocabulary\.spm differ: .* older"):
         Trainer(right)
 
 
