@@ -22,13 +22,13 @@ from service.client_answers import (
     ServiceError,
     call_error,
     decode_options,
-    options_message,
+    settings,
     text_error,
     text_outcome,
 )
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
-from service.engine.request import Priority, TextResult
+from service.engine.request import Priority, TextFormat, TextResult
 from service.pb import translation_pb2 as pb
 from service.pb import translation_pb2_grpc as pb_grpc
 
@@ -75,6 +75,7 @@ class Client:
     Methods take, besides texts and languages, some of these:
         options: how to search; None: the service's defaults.
         alignment: whether results say which part of the source each part of the translation looked at.
+        text_format: TextFormat.HTML translates what a reader sees of texts in HTML, which they come back in.
         priority: Priority.BATCH lets others go first.
         model: name of the model, where the languages alone do not say which, or are "".
 
@@ -139,6 +140,7 @@ class Client:
         target: str,
         options: DecodeOptions | None = None,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         priority: Priority = Priority.INTERACTIVE,
         model: str = "",
     ) -> list[TextResult | ServiceError]:
@@ -149,16 +151,8 @@ class Client:
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of texts, not one text")
-        request = pb.TranslateRequest(
-            texts=texts,
-            source_language=source,
-            target_language=target,
-            model=model,
-            options=options_message(options),
-            priority=PRIORITIES[priority],
-            include_token_ids=True,
-            include_alignment=alignment,
-        )
+        asked = settings(source, target, options, alignment, text_format, priority, model)
+        request = pb.TranslateRequest(texts=texts, **asked)
         try:
             response = self._stub.Translate(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
@@ -203,6 +197,7 @@ class Client:
         target: str,
         options: DecodeOptions | None = None,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         priority: Priority = Priority.INTERACTIVE,
         model: str = "",
     ) -> Iterator[TextResult | ServiceError]:
@@ -212,15 +207,7 @@ class Client:
             ServiceError: the stream broke; texts without a result may be sent again. What ``texts`` raises, once the
                 results before it are out.
         """
-        config = pb.StreamConfig(
-            source_language=source,
-            target_language=target,
-            model=model,
-            options=options_message(options),
-            priority=PRIORITIES[priority],
-            include_token_ids=True,
-            include_alignment=alignment,
-        )
+        config = pb.StreamConfig(**settings(source, target, options, alignment, text_format, priority, model))
         return _OrderedStream(self._stub, config, texts).results()
 
     def stream(
@@ -231,6 +218,7 @@ class Client:
         target: str,
         options: DecodeOptions | None = None,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         priority: Priority = Priority.INTERACTIVE,
     ) -> Iterator[tuple[str, TextResult | ServiceError]]:
         """Results of (id, text) pairs, each with its id and as soon as it is there; gRPC's thread reads ``texts``.
@@ -238,14 +226,7 @@ class Client:
         Raises:
             ServiceError: the stream broke; texts without a result may be sent again.
         """
-        config = pb.StreamConfig(
-            source_language=source,
-            target_language=target,
-            options=options_message(options),
-            priority=PRIORITIES[priority],
-            include_token_ids=True,
-            include_alignment=alignment,
-        )
+        config = pb.StreamConfig(**settings(source, target, options, alignment, text_format, priority))
 
         def requests() -> Iterator[pb.TranslateStreamRequest]:
             yield pb.TranslateStreamRequest(config=config)

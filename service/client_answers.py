@@ -12,11 +12,12 @@ from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import AlignmentLink, Alternative, FinishReason, Priority, TextResult, Timings
+from service.engine.request import AlignmentLink, Alternative, FinishReason, Priority, TextFormat, TextResult, Timings
 from service.errors import DragomanError
 from service.pb import translation_pb2 as pb
 
 PRIORITIES = {Priority.INTERACTIVE: pb.PRIORITY_INTERACTIVE, Priority.BATCH: pb.PRIORITY_BATCH}
+FORMATS = {TextFormat.PLAIN: pb.TEXT_FORMAT_PLAIN, TextFormat.HTML: pb.TEXT_FORMAT_HTML}
 _FINISH_REASONS = {
     pb.FINISH_REASON_END_TOKEN: FinishReason.END_TOKEN,
     pb.FINISH_REASON_LENGTH_LIMIT: FinishReason.LENGTH_LIMIT,
@@ -42,6 +43,28 @@ class ServiceError(DragomanError):
         self.code, self.reason = code, reason
         self.retry_after_s = retry_after_s
         self.request_id = request_id
+
+
+def settings(
+    source: str,
+    target: str,
+    options: DecodeOptions | None,
+    alignment: bool,
+    text_format: TextFormat,
+    priority: Priority,
+    model: str = "",
+) -> dict[str, Any]:
+    """Those fields of a TranslateRequest, or of a StreamConfig, that are not its texts."""
+    return {
+        "source_language": source,
+        "target_language": target,
+        "model": model,
+        "options": options_message(options),
+        "priority": PRIORITIES[priority],
+        "include_token_ids": True,
+        "include_alignment": alignment,
+        "text_format": FORMATS[text_format],
+    }
 
 
 def options_message(options: DecodeOptions | None) -> pb.DecodeOptions | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from service.client import Client, ServiceError
 from service.decoding.options import DecodeOptions
-from service.engine.request import Priority, TextResult
+from service.engine.request import Priority, TextFormat, TextResult
 from service.errors import ConfigurationError, DragomanError, InvalidRequest
 from service.pb import translation_pb2 as pb
 from service.transport.languages import nearest
@@ -70,10 +70,11 @@ class RemoteEngine:
         patience_s: float = DEFAULT_PATIENCE_S,
         priority: Priority = Priority.INTERACTIVE,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         on_break: Callable[[ServiceError], None] = lambda _: None,
     ) -> None:
         self._client, self._source, self._target, self._options = client, source, target, options
-        self._priority, self._alignment = priority, alignment
+        self._priority, self._alignment, self._format = priority, alignment, text_format
         self._patience_s, self._on_break = patience_s, on_break
         self.model, limits = self._inspect()
         self._max_characters, self._max_bytes = limits.max_text_characters, limits.max_message_bytes
@@ -194,6 +195,7 @@ class RemoteEngine:
             target=self._target,
             options=self._options,
             alignment=self._alignment,
+            text_format=self._format,
             priority=self._priority,
         )
         for name, answer in results:

@@ -19,6 +19,7 @@ from service.commands.translate import (
     FROM_HELP,
     TO_HELP,
     add_decode_flags,
+    add_format_flag,
     add_model_flags,
     check_decode_flags,
     language_code,
@@ -26,7 +27,7 @@ from service.commands.translate import (
     wrong_usage,
 )
 from service.decoding.options import DecodeOptions
-from service.engine.request import Priority
+from service.engine.request import Priority, TextFormat
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, OutputError
 from service.jobs.formats import FORMAT_NAMES, STANDARD_STREAM, FileKind, Format, check_conversion, kind_of
@@ -60,6 +61,7 @@ def add_batch_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     _add_row_flags(parser)
     _add_run_flags(parser)
     _add_ray_flags(parser)
+    add_format_flag(parser)
     add_decode_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=batch, parser=parser)
@@ -256,6 +258,7 @@ def _fingerprint(
             "--to": options.to,
             "--from": options.source or "",
             "--shard": "{}/{}".format(*options.shard),
+            **({} if options.format is TextFormat.PLAIN else {"--format": "html"}),  # of which older jobs know nothing
             **{"input " + name: str(value) for name, value in dataclasses.asdict(plan.input).items()},
             **{"output " + name: str(value) for name, value in dataclasses.asdict(plan.output).items()},
             **dataclasses.asdict(plan.rows),
@@ -274,14 +277,14 @@ def _open_windows(options: argparse.Namespace, decoding: DecodeOptions, source: 
     [bundle] = bundle_paths((str(options.bundle),) if options.bundle else ())
     settings = EngineSettings(device=options.device, precision=options.precision)
     if options.engine == EMBEDDED:
-        engine = EmbeddedEngine(bundle, settings, options.source, options.to, decoding)
+        engine = EmbeddedEngine(bundle, settings, options.source, options.to, decoding, options.format)
         return Pipeline(source, engine, OutcomeCache())
     try:
         given = (("actors", options.actors), ("cpus", options.cpus_per_actor), ("gpus", options.gpus_per_actor))
         ray_options = RayOptions(**{name: value for name, value in given if value is not None})
     except ValueError as error:
         wrong_usage(options, str(error))
-    recipe = EngineRecipe(bundle.resolve(), settings, options.source, options.to, decoding)
+    recipe = EngineRecipe(bundle.resolve(), settings, options.source, options.to, decoding, options.format)
     return RayWindows(source, recipe, ray_options)
 
 
@@ -292,6 +295,7 @@ def _remote_engine(options: argparse.Namespace, decoding: DecodeOptions) -> Text
         return RemoteEngine(
             client, source, options.to, decoding,
             num_streams=options.streams or STREAMS, patience_s=options.patience_s, priority=Priority.BATCH,
+            text_format=options.format,
         )  # fmt: skip
     except BaseException as error:
         client.close()

@@ -16,7 +16,7 @@ from service.client import Client, ServiceError
 from service.connection import Connection
 from service.decoding.options import DecodeOptions
 from service.engine.observer import SilentObserver
-from service.engine.request import ModelInfo, TextResult
+from service.engine.request import ModelInfo, TextFormat, TextResult
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError, InvalidRequest, Overloaded, RequestError
 from service.remote_engine import DEFAULT_PATIENCE_S, RemoteEngine
@@ -36,11 +36,17 @@ FLAGGED = "the text was split, or the translation ends at a length limit or wher
 class LineTranslator(Protocol):
     """Something that translates texts one after the other."""
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
+    def translate(
+        self,
+        texts: Iterable[str],
+        options: DecodeOptions,
+        alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
+    ) -> Iterator[LineAnswer]:
         """Answers in the order of the texts, each as soon as it can be; an error in the place of a text that failed.
 
         Args:
-            alignment: whether answers carry theirs.
+            alignment: whether answers carry theirs. text_format: of texts and answers.
         """
 
     def __enter__(self) -> "LineTranslator": ...
@@ -144,15 +150,23 @@ class EmbeddedLines:
         self._order.end()
         self._translator.close()
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
+    def translate(
+        self,
+        texts: Iterable[str],
+        options: DecodeOptions,
+        alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
+    ) -> Iterator[LineAnswer]:
         """As LineTranslator. Raises ConfigurationError: the model cannot do what the options ask of every text."""
         try:
             self._translator.model_options.check(options)
         except InvalidRequest as error:
             raise ConfigurationError(str(error)) from None
-        return self._order.answers(texts, lambda text: self._submit(text, options, alignment))
+        return self._order.answers(texts, lambda text: self._submit(text, options, alignment, text_format))
 
-    def _submit(self, text: str, options: DecodeOptions, alignment: bool) -> Future[LineAnswer]:
+    def _submit(
+        self, text: str, options: DecodeOptions, alignment: bool, text_format: TextFormat
+    ) -> Future[LineAnswer]:
         future: Future[LineAnswer] = Future()
         while not self._order.has_ended.is_set():
             try:
@@ -162,6 +176,7 @@ class EmbeddedLines:
                     lambda _, answer: future.set_result(answer),
                     languages=self._languages,
                     alignment=alignment,
+                    text_format=text_format,
                 )
                 return future
             except Overloaded as error:  # by texts before this one: they leave room as they finish
@@ -212,7 +227,13 @@ class RemoteLines:
             self._engine.close()
         self._client.close()
 
-    def translate(self, texts: Iterable[str], options: DecodeOptions, alignment: bool = False) -> Iterator[LineAnswer]:
+    def translate(
+        self,
+        texts: Iterable[str],
+        options: DecodeOptions,
+        alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
+    ) -> Iterator[LineAnswer]:
         """As LineTranslator; called once.
 
         Raises:
@@ -226,6 +247,7 @@ class RemoteLines:
             options,
             patience_s=self._patience_s,
             alignment=alignment,
+            text_format=text_format,
             on_break=self._on_break,
         )
 

@@ -21,7 +21,7 @@ from service.commands.connection_flags import (
 from service.commands.exit_codes import DONE, FAILED
 from service.commands.lines import FLAGGED, EmbeddedLines, LineAnswer, LineTranslator, RemoteLines
 from service.decoding.options import MAX_BEAMS, DecodeOptions
-from service.engine.request import TextResult
+from service.engine.request import TextFormat, TextResult
 from service.engine.settings import DEVICES, PRECISIONS, EngineSettings
 from service.errors import DragomanError, InputError, OutputError
 from service.jobs.byte_lines import MAX_LINE_BYTES, read_chunk
@@ -49,6 +49,7 @@ def add_translate_command(subparsers: "argparse._SubParsersAction[argparse.Argum
         "--alignment", action="store_true",
         help="say which characters of the text each part of its translation looked at; needs --json",
     )  # fmt: skip
+    add_format_flag(parser)
     add_decode_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=translate, parser=parser)
@@ -59,6 +60,21 @@ def language_code(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def add_format_flag(parser: argparse.ArgumentParser) -> None:
+    """``--format``, a TextFormat."""
+    parser.add_argument(
+        "--format", type=_text_format, default=TextFormat.PLAIN, metavar="{plain,html}",
+        help="html: tags come back as they were, around the words that were made of theirs (default: plain)",
+    )  # fmt: skip
+
+
+def _text_format(text: str) -> TextFormat:
+    try:
+        return TextFormat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither plain nor html") from None
 
 
 def add_decode_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +118,11 @@ def check_decode_flags(options: argparse.Namespace) -> None:
     """Ends the program with 2 where the flags are wrong whatever a service says, without asking it."""
     if options.target is not None and (options.precision != "auto" or options.device != "cpu"):
         wrong_usage(options, "--precision and --device are for a model in this process, not for --target")
+    if getattr(options, "format", TextFormat.PLAIN) is TextFormat.HTML:
+        if options.alternatives > 1:
+            wrong_usage(options, "--format html goes with one alternative")
+        if getattr(options, "alignment", False):
+            wrong_usage(options, "--format html goes without --alignment")
     # A service may have a wider beam as its default.
     _with_flags(options, DecodeOptions() if options.target is None else DecodeOptions(num_beams=MAX_BEAMS))
 
@@ -185,7 +206,7 @@ def translate(options: argparse.Namespace) -> int:
     code, num_written, num_flagged = DONE, 0, 0
     with open_lines(options, options.source, options.to) as lines:
         try:
-            for answer in lines.translate(texts, decode_options, options.alignment):
+            for answer in lines.translate(texts, decode_options, options.alignment, options.format):
                 if isinstance(answer, DragomanError):
                     code = FAILED
                     print(f"dragoman translate: text {num_written + 1}: {answer}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Alignment of finished translations: which part of the source each part of the translation looked at.
+"""Alignment of finished translations: which part of the source each part of the translation looked at, told to the
+caller or, in HTML, used to put tags around the right words.
 
 Knows: the scorer, and where sentences stand in their texts. Does not know: how a translation was searched for.
 """
@@ -7,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from service.engine.gathering import Gathering
 from service.engine.pending_text import PendingText
@@ -17,6 +18,8 @@ from service.engine.scoring import Pair, ScoredAnswer, links
 from service.errors import EngineFailure, RequestError
 from service.runtime.spans import Span
 from service.runtime.tokenizer import Tokenizer
+from service.text.html_text import HtmlText
+from service.text.placement import Look
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +76,16 @@ class TextAlignment(Gathering[ScoredAnswer]):
 
     def aligned(self) -> TextAnswer:
         split, found = self.text.split, list[AlignmentLink]()
-        starts = split.starts(self.tokenizer.decode(self.ids))
+        texts = self.tokenizer.decode(self.ids)
+        starts = split.starts(texts)
         for answer, sentence, ids, start in zip(self.answers, split.sentences, self.ids, starts, strict=True):
             if answer is None or isinstance(answer, RequestError):
                 return answer or EngineFailure()
             source_spans: list[Span] = [(0, 0)] * self.num_prefix + self.tokenizer.spans(sentence)
             found += links(answer.alignment, source_spans, self.tokenizer.decoded_spans(ids), start)
         timings = replace(self.result.timings, align_s=time.monotonic() - self.started)
+        if isinstance(split, HtmlText):
+            looks = [Look(*astuple(link)) for link in found]
+            best = replace(self.result.alternatives[0], text=split.join(texts, looks))
+            return replace(self.result, alternatives=(best,), timings=timings)
         return replace(self.result, alignment=tuple(found), timings=timings)

@@ -22,7 +22,7 @@ from service.engine.request import (
 )
 from service.errors import EngineFailure, RequestError
 from service.runtime.tokenizer import Tokenizer
-from service.text.splitter import SplitText
+from service.text.splitter import DividedText
 
 SEVERITY = (FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION)
 
@@ -43,7 +43,7 @@ class PendingText(Gathering[SentenceAnswer]):
     def __init__(
         self,
         index: int,
-        split: SplitText,
+        split: DividedText,
         options: DecodeOptions,
         tokenizer: Tokenizer,
         on_text: OnText,

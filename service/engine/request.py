@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.decoding.options import DecodeOptions
-from service.errors import RequestError
+from service.errors import InvalidRequest, RequestError
 from service.runtime.bundle import Manifest
 
 
@@ -18,6 +18,23 @@ class Priority(enum.IntEnum):
 
     INTERACTIVE = 0
     BATCH = 1
+
+
+class TextFormat(enum.Enum):
+    """What of a text is for readers. HTML: all but its tags; it comes back as HTML (service/text/html_text.py)."""
+
+    PLAIN = "plain"
+    HTML = "html"
+
+
+def check_format(text_format: TextFormat, options: DecodeOptions, alignment: bool) -> None:
+    """Raises InvalidRequest where something is asked for that HTML has not: it is aligned for its own sake, with its
+    best translation only, and characters are counted without tags."""
+    if text_format is TextFormat.HTML and options.num_alternatives > 1:
+        count = options.num_alternatives
+        raise InvalidRequest("options.num_alternatives", f"{count} must be 1 with HTML", value=count, max=1)
+    if text_format is TextFormat.HTML and alignment:
+        raise InvalidRequest("include_alignment", "must be false with HTML")
 
 
 class FinishReason(enum.Enum):

@@ -20,7 +20,7 @@ from service.engine.model_options import ModelOptions
 from service.engine.observer import EngineObserver, SilentObserver, SubmissionWatch
 from service.engine.pending_text import OnText, PendingText
 from service.engine.placement import choose_precision, settle_device
-from service.engine.request import ModelInfo, Priority, Sentence, TextAnswer, TextResult
+from service.engine.request import ModelInfo, Priority, Sentence, TextAnswer, TextFormat, TextResult, check_format
 from service.engine.scorer import Scorer
 from service.engine.scoring import Pair
 from service.engine.settings import EngineSettings
@@ -28,7 +28,8 @@ from service.errors import BundleError, InvalidRequest, RequestError
 from service.runtime.bundle import Bundle, Golden
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.score_session import ScoreSession
-from service.text.splitter import TextSplitter
+from service.text.html_text import HtmlText
+from service.text.splitter import DividedText, TextSplitter
 
 
 class Ticket:
@@ -123,6 +124,7 @@ class Translator:
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         watch: SubmissionWatch | None = None,
         is_counted: bool = True,
     ) -> Ticket:
@@ -134,26 +136,27 @@ class Translator:
             on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
                 order; must not block or raise.
             deadline: time.monotonic() seconds. alignment: whether results carry theirs, which takes a pass more.
+            text_format: of texts and translations; HTML goes with one alternative and without alignment.
             watch: follows the submission; what its counted() raises is raised. is_counted: as RequestQueue.check().
 
         Raises:
             Overloaded: there is no room for all sentences of all texts. Draining: drain() was called.
-            InvalidRequest: several texts can never fit together, an option is more than the model can give, or it has
-                several languages and none was chosen.
+            InvalidRequest: several texts can never fit together, an option is more than the model can give or does not
+                go with the format, or it has several languages and none was chosen.
         """
+        check_format(text_format, options, alignment)
         self.check(options, priority, deadline, is_counted)
         options = self.model_options.completed(options)
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
-        splitter = self.splitter(chosen)
+        divided = self.divided(texts, chosen, text_format)
         pending = [
-            PendingText(index, splitter.split(text), options, self.tokenizer, on_text, watch)
-            for index, text in enumerate(texts)
+            PendingText(index, text, options, self.tokenizer, on_text, watch) for index, text in enumerate(divided)
         ]
         sentences: list[Sentence] = []
         for text in pending:
             own = self.sentences_of(text, options, chosen, priority, deadline)
-            if alignment:
+            if alignment or text.split.needs_looks:
                 text.align = TextAlignment(text, own, len(chosen.prefix), self.tokenizer, self.scorer).start
             sentences += own
         if len(texts) > 1:  # one by itself may be any size: it is taken while nothing waits
@@ -167,6 +170,10 @@ class Translator:
             if not text.answers:
                 text.complete()
         return Ticket(sentences)
+
+    def divided(self, texts: Sequence[str], languages: LanguageChoice, text_format: TextFormat) -> list[DividedText]:
+        split = self.splitter(languages).split
+        return [HtmlText(text, split) if text_format is TextFormat.HTML else split(text) for text in texts]
 
     def submit_pairs(
         self,
@@ -246,7 +253,11 @@ class Translator:
         ]
 
     def translate(
-        self, texts: Sequence[str], options: DecodeOptions | None = None, languages: tuple[str, str] = ("", "")
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions | None = None,
+        languages: tuple[str, str] = ("", ""),
+        text_format: TextFormat = TextFormat.PLAIN,
     ) -> list[TextResult]:
         """Blocks until every text is translated; the first error in the order of the texts is raised.
 
@@ -265,7 +276,8 @@ class Translator:
 
         if not texts:
             return []
-        ticket = self.submit(texts, options or DecodeOptions(), on_text, languages=languages)
+        chosen = options or DecodeOptions()
+        ticket = self.submit(texts, chosen, on_text, languages=languages, text_format=text_format)
         try:
             complete.wait()
         except BaseException:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import TextResult
+from service.engine.request import TextFormat, TextResult
 from service.engine.settings import EngineSettings
 from service.errors import ConfigurationError, DragomanError
 from service.jobs.arrow import arrow
@@ -61,6 +61,7 @@ class EngineRecipe:
     source: str | None
     target: str
     options: DecodeOptions
+    text_format: TextFormat = TextFormat.PLAIN
 
 
 class RayWindows:
@@ -135,7 +136,7 @@ class RowTranslator:
         if recipe.settings.device == "cpu":
             values |= {"num_workers": max(1, int(options.cpus)), "threads_per_worker": 1}
         self._engine = EmbeddedEngine(
-            recipe.bundle, EngineSettings(**values), recipe.source, recipe.target, recipe.options
+            recipe.bundle, EngineSettings(**values), recipe.source, recipe.target, recipe.options, recipe.text_format
         )
         self._cache = OutcomeCache()
 

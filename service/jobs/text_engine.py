@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from service.decoding.options import DecodeOptions
-from service.engine.request import ModelInfo, Priority, TextAnswer, TextResult
+from service.engine.request import ModelInfo, Priority, TextAnswer, TextFormat, TextResult
 from service.engine.settings import EngineSettings
 from service.errors import (
     Cancelled,
@@ -64,12 +64,18 @@ class EmbeddedEngine:
     """
 
     def __init__(
-        self, bundle: Path, settings: EngineSettings, source: str | None, target: str, options: DecodeOptions
+        self,
+        bundle: Path,
+        settings: EngineSettings,
+        source: str | None,
+        target: str,
+        options: DecodeOptions,
+        text_format: TextFormat = TextFormat.PLAIN,
     ) -> None:
         from service.engine.translator import Translator  # loads ONNX Runtime
 
         self.translator = Translator.load(bundle, settings)
-        self._options = options
+        self._options, self._format = options, text_format
         self._closed = threading.Event()
         info = self.translator.info
         try:
@@ -103,7 +109,12 @@ class EmbeddedEngine:
         while not self._closed.is_set() and self.failure is None:
             try:
                 self.translator.submit(
-                    [text], self._options, receive, languages=self._languages, priority=Priority.BATCH
+                    [text],
+                    self._options,
+                    receive,
+                    languages=self._languages,
+                    priority=Priority.BATCH,
+                    text_format=self._format,
                 )
             except Overloaded as error:  # by texts before this one: they leave room as they finish
                 time.sleep(min(error.retry_after_s, MAX_WAIT_S))

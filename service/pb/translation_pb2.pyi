@@ -22,6 +22,12 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_UNSPECIFIED: _ClassVar[Priority]
     PRIORITY_INTERACTIVE: _ClassVar[Priority]
     PRIORITY_BATCH: _ClassVar[Priority]
+
+class TextFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TEXT_FORMAT_UNSPECIFIED: _ClassVar[TextFormat]
+    TEXT_FORMAT_PLAIN: _ClassVar[TextFormat]
+    TEXT_FORMAT_HTML: _ClassVar[TextFormat]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_TOKEN: FinishReason
 FINISH_REASON_LENGTH_LIMIT: FinishReason
@@ -32,6 +38,9 @@ FINISH_REASON_ERROR: FinishReason
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BATCH: Priority
+TEXT_FORMAT_UNSPECIFIED: TextFormat
+TEXT_FORMAT_PLAIN: TextFormat
+TEXT_FORMAT_HTML: TextFormat
 
 class DecodeOptions(_message.Message):
     __slots__ = ("num_beams", "length_penalty", "num_alternatives", "max_length", "no_repeat_ngram_size", "repetition_penalty", "min_length")
@@ -52,7 +61,7 @@ class DecodeOptions(_message.Message):
     def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., num_alternatives: _Optional[int] = ..., max_length: _Optional[int] = ..., no_repeat_ngram_size: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., min_length: _Optional[int] = ...) -> None: ...
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("texts", "source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment")
+    __slots__ = ("texts", "source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment", "text_format")
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +71,7 @@ class TranslateRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     source_language: str
     target_language: str
@@ -71,7 +81,8 @@ class TranslateRequest(_message.Message):
     request_id: str
     include_token_ids: bool
     include_alignment: bool
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ...) -> None: ...
+    text_format: TextFormat
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ..., text_format: _Optional[_Union[TextFormat, str]] = ...) -> None: ...
 
 class TranslateResponse(_message.Message):
     __slots__ = ("results", "request_id", "model", "model_version", "source_language", "target_language")
@@ -174,7 +185,7 @@ class TranslateStreamRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., text: _Optional[_Union[StreamText, _Mapping]] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment")
+    __slots__ = ("source_language", "target_language", "model", "options", "priority", "request_id", "include_token_ids", "include_alignment", "text_format")
     SOURCE_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     TARGET_LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +194,7 @@ class StreamConfig(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     source_language: str
     target_language: str
     model: str
@@ -191,7 +203,8 @@ class StreamConfig(_message.Message):
     request_id: str
     include_token_ids: bool
     include_alignment: bool
-    def __init__(self, source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ...) -> None: ...
+    text_format: TextFormat
+    def __init__(self, source_language: _Optional[str] = ..., target_language: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[DecodeOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., request_id: _Optional[str] = ..., include_token_ids: bool = ..., include_alignment: bool = ..., text_format: _Optional[_Union[TextFormat, str]] = ...) -> None: ...
 
 class StreamText(_message.Message):
     __slots__ = ("id", "text")

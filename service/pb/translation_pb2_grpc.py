@@ -85,7 +85,9 @@ class TranslationServiceServicer(object):
 
         The server reads no further while max_stream_texts texts of the stream are unfinished or unread: gRPC's flow control
         then holds the client back, and a slow reader costs no memory. A text that fails is answered with an error in its
-        place and the stream goes on; only a broken `config` ends it.
+        place and the stream goes on; only a broken `config`, or a message that holds no text, ends it. A stream in which
+        nothing was sent or taken for max_stream_idle_s (300 by default) ends with DEADLINE_EXCEEDED, and one of a server
+        that shuts down with UNAVAILABLE; in both cases texts without a result were not taken and may be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -13,12 +13,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
+from typing import Protocol
 
 from service.text.cuts import cut_long
 from service.text.sentences import Span, sentence_spans, trim
 
 Tokens = Sequence[int]
 """Ids of a sentence's tokens, without start and end."""
+
+
+class DividedText(Protocol):
+    """A text as its sentences: what SplitText explains, and HtmlText has as well."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]: ...
+    @property
+    def tokens(self) -> tuple[Tokens, ...]: ...
+    @property
+    def was_cut(self) -> bool: ...
+    @property
+    def needs_looks(self) -> bool:
+        """Whether join() needs to know which part of the source each part of a translation looked at."""
+
+    def join(self, translations: Sequence[str]) -> str: ...
+    def starts(self, translations: Sequence[str]) -> list[tuple[int, int]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,11 @@ class SplitText:
     gaps: tuple[str, ...]
     was_cut: bool
     tokens: tuple[Tokens, ...] = ()
+
+    @property
+    def needs_looks(self) -> bool:
+        """Never: all translations go between gaps."""
+        return False
 
     def join(self, translations: Sequence[str]) -> str:
         """The translated text: the gaps, with translations in the places of the sentences.

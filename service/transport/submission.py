@@ -82,6 +82,7 @@ class Submitter:
                     priority=settings.priority,
                     deadline=deadline,
                     alignment=settings.include_alignment,
+                    text_format=settings.text_format,
                     watch=follower,
                     is_counted=is_counted,
                 )

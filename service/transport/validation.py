@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.decoding.options import MAX_NGRAM, DecodeOptions
-from service.engine.request import Priority
+from service.engine.request import Priority, TextFormat, check_format
 from service.errors import InvalidRequest
 from service.pb import translation_pb2 as pb
 from service.transport.languages import MAX_CODE_CHARACTERS, is_language_code
@@ -24,6 +24,11 @@ _PRIORITIES = {
     pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
     pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     pb.PRIORITY_BATCH: Priority.BATCH,
+}
+_FORMATS = {
+    pb.TEXT_FORMAT_UNSPECIFIED: TextFormat.PLAIN,
+    pb.TEXT_FORMAT_PLAIN: TextFormat.PLAIN,
+    pb.TEXT_FORMAT_HTML: TextFormat.HTML,
 }
 _OPTION_FIELDS = (
     "num_beams",
@@ -47,6 +52,7 @@ class Settings:
     priority: Priority
     include_token_ids: bool
     include_alignment: bool = False
+    text_format: TextFormat = TextFormat.PLAIN
 
 
 class Violations:
@@ -186,14 +192,24 @@ def _read_settings(
     violations: Violations,
 ) -> Settings:
     _check_names(message, prefix, violations)
+    options = _read_options(message.options, f"{prefix}options.", limits, defaults, violations)
+    number = int(message.text_format)
+    if number not in _FORMATS:
+        violations.add(f"{prefix}text_format", f"unknown value {number}", value=number)
+    text_format = _FORMATS.get(message.text_format, TextFormat.PLAIN)
+    try:
+        check_format(text_format, options, message.include_alignment)
+    except InvalidRequest as error:
+        violations.add(prefix + error.field, error.description, **error.numbers)
     return Settings(
         source_language=message.source_language,
         target_language=message.target_language,
         model=message.model,
-        options=_read_options(message.options, f"{prefix}options.", limits, defaults, violations),
+        options=options,
         priority=_PRIORITIES.get(message.priority, Priority.INTERACTIVE),
         include_token_ids=message.include_token_ids,
         include_alignment=message.include_alignment,
+        text_format=text_format,
     )
 
 

@@ -153,6 +153,10 @@ def test_a_running_service_does_the_same(standard_input: Callable[[bytes], None]
         (["translate", "--to", "fr", "--target", "dns:///h:65536", "a"], 2, "'dns:///h:65536' must be <= 65535"),
         (["translate", "--to", "fr", "--alternatives", "2", "a"], 2, "--alternatives needs --json"),
         (["translate", "--to", "fr", "--alignment", "a"], 2, "--alignment needs --json"),
+        (["translate", "--to", "fr", "--format", "htm", "a"], 2, "argument --format: 'htm' is neither plain nor html"),
+        (["translate", "--to", "fr", "--format", "html", "--json", "--alternatives", "2", "a"], 2, "one alternative"),
+        (["translate", "--to", "fr", "--format", "html", "--json", "--alignment", "a"], 2, "without --alignment"),
+        (["batch", "a", "b.jsonl", "--to", "fr", "--format", "html", "--alternatives", "2"], 2, "one alternative"),
         (["translate", "--to", "fr", "--target", "h:1", "--bundle", "b", "a"], 2, "not allowed with"),
         (["translate", "--to", "fr", "--target", "h:1", "--precision", "int8", "a"], 2, "not for --target"),
         (["translate", "--to", "fr", "--patience-s", "9", "a"], 2, "--patience-s is for --target"),
@@ -325,7 +329,7 @@ def test_what_is_not_said_is_left_to_the_service(capsys: pytest.CaptureFixture[s
     with running_on_thread(limits=Limits(max_beams=2), defaults=DecodeOptions(num_beams=2)) as server:
         command = ("translate", "--to", "fr", "--target", server.address)
         assert run(*command, "--length-penalty", "0.5", "one") == 0
-        assert run(*command, "--beam", "3", "one") == 1
+        assert run(*command, "--beam", "3", "one") == 78
         asked = [options for _, options, _, _ in server.translator.submissions]
     assert capsys.readouterr().out.startswith("ONE\n")
     assert asked == [DecodeOptions(num_beams=2, length_penalty=0.5)]

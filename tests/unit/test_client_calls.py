@@ -14,7 +14,7 @@ import pytest
 from service.client import Client, ServiceError, channel_options
 from service.connection import AUTHORIZATION, Connection, _Bearer
 from service.decoding.options import DecodeOptions
-from service.engine.request import Priority, TextResult
+from service.engine.request import Priority, TextFormat, TextResult
 from service.errors import ConfigurationError, Overloaded
 from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import CLIENT_TIMEOUT_S, Running
@@ -125,8 +125,9 @@ def test_replicas_are_watched_wherever_the_watcher_can_show_the_token(tmp_path: 
 
 def test_a_stream_of_named_texts_asks_for_what_it_was_told(server: Running, client: Client):
     asked: dict[str, Any] = EN_FR | {"options": DecodeOptions(num_beams=3), "priority": Priority.BATCH}
-    for is_aligned in (True, False):
-        [(name, result)] = client.stream([("one", "a")], alignment=is_aligned, **asked)
+    for is_aligned, text_format in ((True, TextFormat.PLAIN), (False, TextFormat.HTML)):
+        [(name, result)] = client.stream([("one", "a")], alignment=is_aligned, text_format=text_format, **asked)
+        assert server.translator.text_format is text_format
         assert isinstance(result, TextResult)
         assert (name, bool(result.alignment)) == ("one", is_aligned)
     for _, options, priority, _ in server.translator.submissions:

@@ -20,6 +20,7 @@ from service.engine.request import (
     ModelInfo,
     Priority,
     TextAnswer,
+    TextFormat,
     TextResult,
     Timings,
 )
@@ -64,8 +65,9 @@ class ScriptedTranslator:
 
     Attributes:
         answers: text -> what it is answered with. refusal: what submit() raises. gate: answers wait until it is set.
-        submissions: (texts, options, priority, deadline) of every call of submit(). submitters: the names
-            of their threads, and of those of submit_pairs(). submitted, cancelled: set when that has happened.
+        submissions: (texts, options, priority, deadline) of every call of submit(). is_aligned, text_format: of the
+            last. submitters: the names of their threads, and of those of submit_pairs(). submitted, cancelled: set when
+            that has happened.
     """
 
     def __init__(self, info: ModelInfo | None = None) -> None:
@@ -100,16 +102,13 @@ class ScriptedTranslator:
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
         alignment: bool = False,
+        text_format: TextFormat = TextFormat.PLAIN,
         watch: SubmissionWatch | None = None,
         is_counted: bool = True,
     ) -> ScriptedTicket:
-        if watch:
-            watch.counted(sum(map(len, texts)))
-        if self.refusal is not None:
-            raise self.refusal
-        self.submitters.append(threading.current_thread().name)
+        self._begin(watch, sum(map(len, texts)))
         self.submissions.append((list(texts), options, priority, deadline))
-        self.is_aligned, is_cancelled = alignment, threading.Event()
+        self.is_aligned, self.text_format, is_cancelled = alignment, text_format, threading.Event()
 
         def answer() -> None:
             self.gate.wait()
@@ -143,11 +142,7 @@ class ScriptedTranslator:
         watch: SubmissionWatch | None = None,
     ) -> ScriptedTicket:
         """The score of a pair is minus the length of its target, times the length penalty."""
-        if watch:
-            watch.counted(sum(len(source) for source, _ in pairs))
-        if self.refusal is not None:
-            raise self.refusal
-        self.submitters.append(threading.current_thread().name)
+        self._begin(watch, sum(len(source) for source, _ in pairs))
         self.pair_submissions.append((list(pairs), priority, deadline))
         links = (AlignmentLink(0, 1, 2, 3, 0.5),)
 
@@ -162,6 +157,13 @@ class ScriptedTranslator:
         self._pool.submit(answer)
         self.submitted.set()
         return ScriptedTicket(self.cancelled.set)
+
+    def _begin(self, watch: SubmissionWatch | None, num_tokens: int) -> None:
+        if watch:
+            watch.counted(num_tokens)
+        if self.refusal is not None:
+            raise self.refusal
+        self.submitters.append(threading.current_thread().name)
 
     def _answer(self, text: str, options: DecodeOptions, is_cancelled: bool) -> TextAnswer:
         if self._closed:

@@ -24,6 +24,9 @@ def violated(message: pb.TranslateRequest, limits: Limits = LIMITS) -> list[str]
     return []
 
 
+TWO_ALTERNATIVES = pb.DecodeOptions(num_beams=2, num_alternatives=2)
+
+
 def with_options(**fields: float) -> pb.TranslateRequest:
     return request("a", options=pb.DecodeOptions(**fields))
 
@@ -51,6 +54,9 @@ def test_odd_texts_are_taken(text: str):
         (request("a", request_id="two\nlines"), ["request_id"]),
         (request("a", request_id="x" * 129), ["request_id"]),
         (request("a", priority=9), ["priority"]),
+        (request("a", text_format=9), ["text_format"]),
+        (request("a", text_format=pb.TEXT_FORMAT_HTML, include_alignment=True), ["include_alignment"]),
+        (request("a", text_format=pb.TEXT_FORMAT_HTML, options=TWO_ALTERNATIVES), ["options.num_alternatives"]),
         (with_options(num_beams=0), ["options.num_beams"]),
         (with_options(num_beams=9), ["options.num_beams"]),
         (with_options(length_penalty=-0.1), ["options.length_penalty"]),
