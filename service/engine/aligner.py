@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 
+from service.decoding.options import DecodeOptions
 from service.engine.gathering import Gathering
 from service.engine.pending_text import PendingText
 from service.engine.request import AlignmentLink, Sentence, SentenceResult, TextAnswer, TextResult
@@ -46,7 +47,7 @@ class TextAlignment(Gathering[ScoredAnswer]):
         pairs = [
             Pair(
                 source=sentence.source,
-                options=sentence.options,
+                options=DecodeOptions(num_beams=1),  # it takes one place of a batch, however wide the search was
                 max_length=len(ids),
                 on_done=sentence.on_done,
                 priority=sentence.priority,

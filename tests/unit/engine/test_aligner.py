@@ -66,6 +66,7 @@ def test_pairs_wait_as_their_sentences_did(priority: Priority) -> None:
     assert [pair.target for pair in aligned.pairs] == [(7, END), (8, END)]
     assert [pair.deadline for pair in aligned.pairs] == [70.0, 71.0]
     assert {pair.priority for pair in aligned.pairs} == {priority}
+    assert {pair.options.num_beams for pair in aligned.pairs} == {1}, "a pair is one row, however wide the search was"
     aligned.sentences[1].cancelled = True
     assert [pair.is_cancelled for pair in aligned.pairs] == [False, True]
 
