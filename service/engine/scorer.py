@@ -27,6 +27,7 @@ RUN_TOKENS = 256
 # Pairs taken from the queue at a time; of similar lengths among them a run is made.
 TAKE_PAIRS = 64
 IDLE_WAIT_S = 1.0
+CLOSING = "the server is shutting down"
 
 
 class Refusals(SilentObserver):
@@ -95,7 +96,9 @@ class Scorer:
         for batch in batches([pair for pair in plan.admit if isinstance(pair, Pair)], RUN_TOKENS):
             now = time.monotonic()  # of many batches the last wait long
             for pair in batch:
-                if is_over(pair, now):
+                if self.queue.closed:
+                    self.reply(pair, Draining(CLOSING))
+                elif is_over(pair, now):
                     self.refuse(pair)
             if waited_for := [pair for pair in batch if pair in self.taken]:
                 self.score(waited_for)
@@ -144,7 +147,7 @@ class Scorer:
     def close(self, timeout_s: float | None = None) -> bool:
         """Ends after the present run; what still waits is answered with Draining. False where the run lasts longer."""
         for pair in self.queue.close():
-            self.reply(pair, Draining("the server is shutting down"))
+            self.reply(pair, Draining(CLOSING))
         if self.thread.ident is not None:
             self.thread.join(timeout_s)
         return not self.thread.is_alive()

@@ -291,6 +291,21 @@ def test_a_scorer_that_cannot_go_on_ends_the_engine(nonsense_bundle: Path, monke
     assert translator.close()
 
 
+def test_closing_waits_for_one_run_alone(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs that have left the queue for many runs, those of the next runs are answered at once."""
+    translator = Translator.load(nonsense_bundle, SETTINGS)
+    held = HeldScorer(monkeypatch)
+    pairs = [("the red house", "the old mill " * 4)] * 60
+    answers = Answers(len(pairs))
+    translator.submit_pairs(pairs, 1.0, answers)
+    assert held.arrived.wait(10)
+    threading.Timer(0.05, held.gate.set).start()
+    assert translator.close()
+    kinds = Counter(map(type, answers.in_order()))
+    assert kinds.keys() == {PairResult, Draining}
+    assert kinds[PairResult] < len(pairs) / 2
+
+
 def test_closing_answers_what_waits(nonsense_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     translator = Translator.load(nonsense_bundle, SETTINGS)
     held = HeldScorer(monkeypatch)
