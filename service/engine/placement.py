@@ -7,7 +7,7 @@ import dataclasses
 import logging
 
 from service.engine.settings import EngineSettings
-from service.errors import BundleError
+from service.errors import BundleError, ConfigurationError
 from service.runtime.bundle import Bundle
 from service.runtime.gpu import missing, require_gpu
 
@@ -34,7 +34,8 @@ def settle_device(bundle: Bundle, settings: EngineSettings) -> EngineSettings:
     """The settings with ``auto`` replaced by a device.
 
     Raises:
-        ConfigurationError: a GPU was asked for and cannot be used; the message names what is missing.
+        ConfigurationError: a GPU was asked for and cannot be used; the message names what is missing. Or the settings
+            do not fit the device that was found.
     """
     if settings.device == "cuda":
         require_gpu()
@@ -44,4 +45,7 @@ def settle_device(bundle: Bundle, settings: EngineSettings) -> EngineSettings:
     reasons = reasons or missing()
     device = "cpu" if reasons else "cuda"
     log.info("device chosen", extra={"facts": {"device": device, "missing_for_cuda": reasons}})
-    return dataclasses.replace(settings, device=device)
+    try:
+        return dataclasses.replace(settings, device=device)
+    except ValueError as error:  # what a CPU can do and a GPU cannot
+        raise ConfigurationError(f"device auto is {device} here: {error}") from None

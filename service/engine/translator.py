@@ -80,6 +80,7 @@ class Translator:
 
         Raises:
             BundleError: the bundle is damaged, has not the wanted precision, or translates otherwise than it says.
+            ConfigurationError: the model cannot run on the device of the settings.
         """
         opened = Bundle.open(bundle)
         try:

@@ -117,6 +117,8 @@ def test_auto_chooses_and_says_what_it_chose(
     monkeypatch.setattr(bundle, "manifest", type("Manifest", (), {"precisions": {"cuda-fp16": graphs}}))
     monkeypatch.setattr(placement, "missing", list)
     assert settle_device(bundle, settings).device == "cuda"
+    with pytest.raises(ConfigurationError, match=r"auto is cuda here: num_workers \(2\) must be 0 or 1 on a GPU"):
+        settle_device(bundle, EngineSettings(device="auto", num_workers=2))
     monkeypatch.setattr(placement, "missing", lambda: ["libcuda.so.1 (the NVIDIA driver)"])
     assert settle_device(bundle, settings).device == "cpu"
 
