@@ -93,8 +93,8 @@ class Connection:
         return grpc.composite_channel_credentials(found, grpc.metadata_call_credentials(_Bearer(self._token)))
 
     def _token(self) -> str:
-        token = (_bytes(self.token_file) or b"").decode("ascii", "replace").strip()
-        if not token or not token.isprintable():
+        token = (_bytes(self.token_file) or b"").decode("utf-8", "replace").strip()
+        if not token or not token.isascii() or not token.isprintable():  # gRPC would say "Invalid metadata"
             raise ConfigurationError(f"{self.token_file} holds no token")
         return token
 

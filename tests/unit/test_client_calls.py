@@ -164,9 +164,10 @@ def test_a_connection_that_died_is_noticed_and_one_at_rest_is_not_disturbed():
     assert 5_000 <= options["grpc.keepalive_timeout_ms"] <= 20_000
 
 
-def test_what_no_header_can_hold_is_no_token(tmp_path: Path):
+@pytest.mark.parametrize("content", [b"two\nlines of one file\n", "clé-très-secrète".encode(), b"\xff\xfea\0"])
+def test_what_no_header_can_hold_is_no_token(tmp_path: Path, content: bytes):
     file = tmp_path / "token"
-    file.write_bytes(b"two\nlines of one file\n")
+    file.write_bytes(content)
     with pytest.raises(ConfigurationError, match="holds no token"):
         Client(Connection("localhost:1", token_file=file))
 
