@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,10 @@ def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 def run_align(arguments: argparse.Namespace) -> int:
     """Raises BundleError, ConfigurationError, InputError, OutputError."""
-    bundle = Bundle.open(arguments.bundle)
-    languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
     text, translation = given_text(arguments.text), arguments.translation and given_text(arguments.translation)
-    alignment = align(bundle, text, translation, arguments.precision, languages)
+    with closing(Bundle.open(arguments.bundle)) as bundle:
+        languages = chosen_languages(bundle.manifest, arguments.source, arguments.target)
+        alignment = align(bundle, text, translation, arguments.precision, languages)
     try:
         if arguments.html is not None:
             arguments.html.write_text(as_html(alignment), encoding="utf-8")

@@ -6,6 +6,7 @@ translations are nearer to the checkpoint's than the int8 graphs' are.
 """
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,22 +135,21 @@ def derive_cuda(source: Path, folder: Path) -> Manifest:
     Raises:
         BundleError: ``source`` is no whole bundle, or has no int8 graphs. ExportError: ``folder`` is something else.
     """
-    bundle = Bundle.open(source)
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another place or remove it")
     if folder.resolve().is_relative_to(source.resolve()):
         raise ExportError(f"{folder} is inside {source}, which would be copied into itself; choose another place")
-    tensors, nodes = bundle_weights(bundle, SOURCE)
-    state = state_of(tensors)
-    model: Any = NamedWeights(config_of(bundle.manifest, state, nodes))
-    with whole_or_nothing(folder) as partial:
-        shutil.copytree(bundle.root, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TARGET))
-        graphs = write_graphs(model, state, Float16(), partial, TARGET)
-        check(bundle, GraphRunner(partial, graphs, bundle.manifest.shape, start=0))
-        precisions = {**bundle.manifest.precisions, TARGET: graphs}
-        manifest = replace(bundle.manifest, precisions=precisions)
-        write_manifest(partial, manifest)
-    bundle.close()
+    with closing(Bundle.open(source)) as bundle:
+        tensors, nodes = bundle_weights(bundle, SOURCE)
+        state = state_of(tensors)
+        model: Any = NamedWeights(config_of(bundle.manifest, state, nodes))
+        with whole_or_nothing(folder) as partial:
+            shutil.copytree(bundle.root, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TARGET))
+            graphs = write_graphs(model, state, Float16(), partial, TARGET)
+            check(bundle, GraphRunner(partial, graphs, bundle.manifest.shape, start=0))
+            precisions = {**bundle.manifest.precisions, TARGET: graphs}
+            manifest = replace(bundle.manifest, precisions=precisions)
+            write_manifest(partial, manifest)
     return manifest
 
 

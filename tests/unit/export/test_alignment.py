@@ -1,7 +1,9 @@
 """Pieces to words, attention to links, pictures that are pictures."""
 
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,20 @@ def test_names_are_aligned_by_the_shipped_model(tmp_path: Path, capsys: pytest.C
     links = set(capsys.readouterr().out.split())
     assert {"0-0", "2-3", "4-5"} <= links
     assert "Boston" in page.read_text(encoding="utf-8")
+
+
+def test_a_zip_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what it was unpacked to, whether the command does its work or refuses."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", SHIPPED)
+    assert main(["align", packed, "Tom sleeps.", "--translation", "Tom dort."]) == 0
+    assert capsys.readouterr().out == "0-0 1-1\n"
+    assert main(["align", packed, "Tom sleeps.", "--to", "de"]) == 1
+    assert not list(place.iterdir())
 
 
 def test_own_translation_and_refusals(capsys: pytest.CaptureFixture[str]) -> None:

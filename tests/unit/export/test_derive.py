@@ -1,5 +1,7 @@
 """Graphs for CUDA from int8 weights: the model's shape is read off the graphs, its weights are the rounded ones."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from export.derive import SOURCE, bundle_weights, config_of, derive_cuda, pytorc
 from export.write_bundle import ExportError, state_arrays
 from model.transformer import Transformer
 from service.cli import build_parser
+from service.errors import BundleError
 from service.runtime.bundle import Bundle
 from tests.conftest import END, random_model, sentences
 
@@ -78,6 +81,19 @@ def test_calibrated_weights_become_graphs_for_cuda_beside_their_own(
     with pytest.raises(ExportError, match="would be copied into itself"):
         derive_cuda(source, source / "both")
     assert not list(source.glob("both*"))
+
+
+def test_a_zip_that_cannot_be_derived_from_leaves_nothing_behind(
+    make_bundle: Callable[..., Path], random_transformer: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_bundle(random_transformer, tmp_path / "float32", precisions=("cpu-fp32",))
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", source))
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with pytest.raises(BundleError, match="has no precision"):
+        derive_cuda(packed, tmp_path / "both")
+    assert not list(place.iterdir())
 
 
 def test_weights_that_are_not_the_models_are_found(
