@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from export.graph_runner import GraphRunner
 from export.sampled_texts import sampled_texts
 from export.transformers_layout import write_transformers
 from export.verify import Report, VerificationError, check_searches, verify
-from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, write_bundle
+from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, ExportOptions, shape_of, write_bundle
 from model.checkpoint import CheckpointError, load_model
 from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
-from service.runtime.bundle import MANIFEST, Bundle
+from service.runtime.bundle import MANIFEST, Bundle, Shape
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.tokenizer import Tokenizer
 
@@ -208,6 +209,12 @@ def run_derive(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def differences(own: Shape, bundles: Shape) -> str:
+    """Where a checkpoint's shape is not the bundle's, such as "vocab_size is 318, the bundle's 8000"; else empty."""
+    pairs = ((field.name, getattr(own, field.name), getattr(bundles, field.name)) for field in fields(Shape))
+    return "; ".join(f"{name} is {here}, the bundle's {there}" for name, here, there in pairs if here != there)
+
+
 def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None) -> int:
     """The part of ``verify`` that needs PyTorch: prints how far each precision's graphs are from the checkpoint, and
     whether searches over ``text``'s lines find the same tokens; returns the exit code."""
@@ -215,6 +222,8 @@ def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None)
     try:
         model, _, _ = load_model(checkpoint)
         manifest = bundle.manifest
+        if different := differences(shape_of(model), manifest.shape):
+            return complain(f"{checkpoint} is of another model: {different}", EXIT_FAILED)
         tokenizer = tokenizer_of(bundle)
         lines = read_all_lines(text) if text else []
         encoded = [[*ids, tokenizer.end] for ids in tokenizer.encode(lines) if ids]

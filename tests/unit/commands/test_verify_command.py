@@ -11,10 +11,11 @@ import torch
 from model.checkpoint import Description, save
 from model.transformer import Transformer
 from service.cli import main
+from service.model_store import SHIPPED_BUNDLE
 from service.runtime.bundle import MANIFEST, SEAL, seal_of
 from service.runtime.gpu import missing
 from service.runtime.tokenizer import Tokenizer
-from tests.conftest import sentences
+from tests.conftest import VOCAB_SIZE, random_model, sentences
 
 LINES = "the red house\nwait for rain\n"
 
@@ -96,6 +97,16 @@ def test_beside_its_checkpoint_and_beside_another(
     checkpoint.rename(tmp_path / "its own")
     assert main(["verify", str(nonsense_bundle), "--checkpoint", str(make_checkpoint(other.eval()))]) == 1
     assert "cpu-int8: decoder steps: the mean difference from PyTorch is" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_shape_is_another_model(
+    make_checkpoint: Callable[[Transformer], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of another vocabulary, with which there would be nothing to compare."""
+    checkpoint = make_checkpoint(random_model())
+    assert main(["verify", str(SHIPPED_BUNDLE), "--checkpoint", str(checkpoint)]) == 1
+    told = capsys.readouterr().err
+    assert f"{checkpoint} is of another model: vocab_size is {VOCAB_SIZE}, the bundle's 8000; model_width is 32" in told
 
 
 def test_lines_longer_than_the_model_takes_are_left_out(
