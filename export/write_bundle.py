@@ -235,10 +235,15 @@ def check_options(model: Transformer, options: ExportOptions, folder: Path) -> N
     for precision in options.precisions:
         if precision not in PRECISIONS:
             raise ExportError(f"precision {precision!r} is unknown; known are {', '.join(PRECISIONS)}")
-    limit = model.config.max_positions
-    for name, value in (("source", options.max_source_tokens), ("target", options.max_target_tokens)):
-        if not 2 <= value <= limit:
-            raise ExportError(f"max_{name}_tokens ({value}) must be in [2, the model's max_positions ({limit})]")
+    limit, sides = model.config.max_positions, (options.source_languages, options.target_languages)
+    prefix = sum(max((len(language.prefix) for language in side), default=0) for side in sides)
+    # As the service asks of a manifest (service/runtime/manifest_check.py).
+    for name, value, least in (
+        ("source", options.max_source_tokens, prefix + 2),
+        ("target", options.max_target_tokens, 2),
+    ):
+        if not least <= value <= limit:
+            raise ExportError(f"max_{name}_tokens ({value}) must be in [{least}, the model's max_positions ({limit})]")
     if (width := model.config.model_width // model.config.num_heads) % HEAD_WIDTHS:
         raise ExportError(f"a head's width ({width}) must be a multiple of {HEAD_WIDTHS}: no fast attention has others")
     if any(bool(tensor.isnan().any()) for tensor in model.state_dict().values()):
@@ -250,7 +255,7 @@ def check_options(model: Transformer, options: ExportOptions, folder: Path) -> N
 def usable_golden_texts(tokenizer: Tokenizer, language: str, options: ExportOptions) -> list[str]:
     """Those whose answer the bundle can foretell. Raises ExportError: there are texts, and none is usable."""
     source, target = options.languages
-    room = max(1, options.max_source_tokens - 1 - len(source.prefix) - len(target.prefix))
+    room = options.max_source_tokens - 1 - len(source.prefix) - len(target.prefix)
     texts = single_sentences(options.golden_texts, tokenizer, source.code or language, room)
     if options.golden_texts and not texts:
         raise ExportError(f"of {len(options.golden_texts)} golden texts none is one sentence of at most {room} tokens")

@@ -21,8 +21,9 @@ def check_manifest(manifest: "Manifest") -> None:
     check_least(asdict(shape), 1)
     if shape.model_width % shape.num_heads:
         raise ValueError(f"model_width ({shape.model_width}) must be a multiple of num_heads ({shape.num_heads})")
-    # A source has its end token; what is translated needs a token more, and those that choose its language.
-    prefix = max((len(language.prefix) for language in manifest.source_languages), default=0)
+    # A source has its end token; what is translated needs a token more, and those that choose its two languages.
+    sides = (manifest.source_languages, manifest.target_languages)
+    prefix = sum(max((len(language.prefix) for language in side), default=0) for side in sides)
     check_least({"max_source_tokens": manifest.max_source_tokens}, prefix + 2)
     check_least({"max_target_tokens": manifest.max_target_tokens}, 2)
     check_least({f"num_beams of golden {golden.source!r}": golden.num_beams for golden in manifest.golden}, 1)

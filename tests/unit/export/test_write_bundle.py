@@ -12,7 +12,7 @@ from export.write_bundle import ExportError, whole_or_nothing
 from model.checkpoint import Description, save
 from model.transformer import Transformer
 from service.cli import main
-from service.runtime.bundle import Bundle
+from service.runtime.bundle import Bundle, Language
 from service.runtime.tokenizer import Tokenizer
 from tests.conftest import random_model, sentences
 
@@ -35,6 +35,13 @@ def export(checkpoint: Path, bundle: str | Path) -> int:
 def test_heads_that_no_attention_takes_are_refused(make_bundle: Make, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"a head's width \(6\) must be a multiple of 8"):
         make_bundle(random_model(model_width=24, num_heads=4), tmp_path / "bundle")
+
+
+def test_a_source_has_room_for_a_token_beside_those_of_its_languages(make_bundle: Make, tmp_path: Path) -> None:
+    """Else the bundle could be written and not be served."""
+    languages = {"source_languages": (Language("en", (9,)),), "target_languages": (Language("fr", (10, 11)),)}
+    with pytest.raises(ExportError, match=r"max_source_tokens \(4\) must be in \[5, "):
+        make_bundle(random_model(), tmp_path / "bundle", max_source_tokens=4, **languages)
 
 
 @pytest.mark.parametrize("name", ["encoder.0.self_attention.query.weight", "decoder_norm.bias"])

@@ -219,6 +219,14 @@ def test_a_graph_cannot_reach_for_weights_outside(bundle: Path, location: str) -
         (lambda values: values.update(max_target_tokens=True), "must be int"),
         (lambda values: values.update(max_target_tokens=0), ">= 2"),
         (lambda values: values.update(max_source_tokens=1), ">= 2"),
+        (
+            lambda values: values.update(
+                max_source_tokens=3,
+                source_languages=[{"code": "en", "prefix": [5]}],
+                target_languages=[{"code": "fr"}, {"code": "de", "prefix": [6]}],
+            ),
+            r"max_source_tokens \(3\) must be >= 4",
+        ),
         (lambda values: values["shape"].update(num_heads=0), "num_heads .0. must be >= 1"),
         (lambda values: values["shape"].update(num_heads=7), "multiple of num_heads"),
         (lambda values: values["shape"].update(model_width="256"), "shape.model_width .'256'. must be int"),
