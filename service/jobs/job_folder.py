@@ -153,7 +153,11 @@ class JobFolder:
         _sync_folder(self.path.parent)
 
     def _compare(self, fingerprint: dict[str, Any]) -> None:
-        then = _flat(json.loads((self.path / "job.json").read_text(encoding="utf-8")))
+        path = self.path / "job.json"
+        try:
+            then = _flat(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:  # also bytes that are no text; it came into its place whole
+            raise OutputError(f"{path} is not JSON: it was altered; start over with --restart") from None
         now = _flat(json.loads(json.dumps(fingerprint)))
         changes = [
             f"{name} was {then.get(name, 'not there')}, is {now.get(name, 'not there')}"

@@ -280,6 +280,18 @@ def test_two_processes_do_not_share_a_job(
     assert "another process is working on out.txt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b'{"version": 1', b"\xff"])
+def test_a_job_whose_description_was_altered(
+    batch: Batch, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str], content: bytes
+):
+    stopped()
+    Path("out.txt.job/job.json").write_bytes(content)
+    assert batch("in.txt", "out.txt") == 1
+    assert "job.json is not JSON: it was altered; start over with --restart" in capsys.readouterr().err
+    assert batch("in.txt", "out.txt", "--restart") == 0
+    assert Path("out.txt").read_bytes() == CONTENT.upper()
+
+
 def test_starting_over_forgets_nothing_where_it_is_refused(batch: Batch, stopped: Callable[..., None]):
     stopped()
     Path("out.txt").write_text("mine\n")
