@@ -121,7 +121,7 @@ def read_description(folder: Path) -> Description:
     """What config.json says.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it cannot be read, or it is damaged.
     """
     try:
         values = json.loads((folder / "config.json").read_text())
@@ -130,6 +130,8 @@ def read_description(folder: Path) -> Description:
     except (FileNotFoundError, NotADirectoryError) as error:
         what = hint(folder, "checkpoint")
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json{what}") from error
+    except OSError as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = hint(folder, "checkpoint")
         raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}{what}") from error

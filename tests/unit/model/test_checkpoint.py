@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_remains(
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabulary.spm"])
-@pytest.mark.parametrize("damage", ["absent", "empty", "truncated"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "truncated", "a folder"])
 def test_damaged_file_is_named(
     name: str, damage: str, model: Transformer, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -135,7 +135,9 @@ def test_damaged_file_is_named(
     save(folder, model, tokenizer)
     content = (folder / name).read_bytes()
     os.remove(folder / name)
-    if damage != "absent":
+    if damage == "a folder":
+        (folder / name).mkdir()
+    elif damage != "absent":
         (folder / name).write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
     with pytest.raises(CheckpointError, match=name):
         checkpoint.load_model(folder)
