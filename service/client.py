@@ -10,7 +10,7 @@ Knows: the public contract. Does not know: how the server works.
 import json
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -204,11 +204,17 @@ class Client:
         """Any number of texts, read as the service takes them; results in their order, each as soon as it can be.
 
         Raises:
-            ServiceError: the stream broke; texts without a result may be sent again. What ``texts`` raises, once the
-                results before it are out.
+            ServiceError: the stream broke; texts without a result may be sent again. TypeError: ``texts`` is one text.
+            What ``texts`` raises, once the results before it are out.
         """
-        config = pb.StreamConfig(**settings(source, target, options, alignment, text_format, priority, model))
-        return _OrderedStream(self._stub, config, texts).results()
+        if isinstance(texts, str):
+            raise TypeError("texts must be several texts, not one text")
+        order = _Order(texts)
+        found = self.stream(
+            order.numbered(), source=source, target=target, options=options,
+            alignment=alignment, text_format=text_format, priority=priority, model=model,
+        )  # fmt: skip
+        return order.results(found)
 
     def stream(
         self,
@@ -220,13 +226,14 @@ class Client:
         alignment: bool = False,
         text_format: TextFormat = TextFormat.PLAIN,
         priority: Priority = Priority.INTERACTIVE,
-    ) -> Iterator[tuple[str, TextResult | ServiceError]]:
+        model: str = "",
+    ) -> Generator[tuple[str, TextResult | ServiceError], None, None]:
         """Results of (id, text) pairs, each with its id and as soon as it is there; gRPC's thread reads ``texts``.
 
         Raises:
             ServiceError: the stream broke; texts without a result may be sent again.
         """
-        config = pb.StreamConfig(**settings(source, target, options, alignment, text_format, priority))
+        config = pb.StreamConfig(**settings(source, target, options, alignment, text_format, priority, model))
 
         def requests() -> Iterator[pb.TranslateStreamRequest]:
             yield pb.TranslateStreamRequest(config=config)
@@ -258,44 +265,42 @@ def channel_options(connection: Connection) -> list[tuple[str, Any]]:
     ]
 
 
-class _OrderedStream:
-    """One stream: gRPC's thread takes texts while the caller's takes results."""
+class _Order:
+    """Numbers a stream's texts, on gRPC's thread, and puts their results in order, on the caller's."""
 
-    def __init__(self, stub: Any, config: pb.StreamConfig, texts: Iterable[str]) -> None:
-        self._stub = stub
-        self._config = config
+    def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
         self._places = threading.Semaphore(MAX_OPEN_TEXTS)
         self._has_ended = False
         self._failure: queue.SimpleQueue[Exception] = queue.SimpleQueue()
 
-    def results(self) -> Iterator[TextResult | ServiceError]:
-        call = self._stub.TranslateStream(self._requests())
-        early: dict[str, pb.TextResult] = {}
-        next_number = 0
-        try:
-            for response in call:
-                early[response.id] = response.result
-                while str(next_number) in early:
-                    yield text_outcome(early.pop(str(next_number)))
-                    next_number += 1
-                    self._places.release()
-        except grpc.RpcError as error:
-            raise call_error(error) from None
-        finally:
-            self._has_ended = True
-            self._places.release()
-            call.cancel()
-        if not self._failure.empty():
-            raise self._failure.get()
-
-    def _requests(self) -> Iterator[pb.TranslateStreamRequest]:
-        yield pb.TranslateStreamRequest(config=self._config)
+    def numbered(self) -> Iterator[tuple[str, str]]:
+        """Each text with its number for an id, as soon as there is a place for it."""
         try:
             for number, text in enumerate(self._texts):
                 self._places.acquire()
                 if self._has_ended:
                     return
-                yield pb.TranslateStreamRequest(text=pb.StreamText(id=str(number), text=text))
+                yield str(number), text
         except Exception as error:  # gRPC would only say that the iterator failed
             self._failure.put(error)
+
+    def results(
+        self, found: Generator[tuple[str, TextResult | ServiceError], None, None]
+    ) -> Iterator[TextResult | ServiceError]:
+        """What the stream ``found``, which is closed at the end, whenever that comes."""
+        early: dict[str, TextResult | ServiceError] = {}
+        next_number = 0
+        try:
+            for name, result in found:
+                early[name] = result
+                while str(next_number) in early:
+                    yield early.pop(str(next_number))
+                    next_number += 1
+                    self._places.release()
+        finally:
+            self._has_ended = True
+            self._places.release()
+            found.close()
+        if not self._failure.empty():
+            raise self._failure.get()

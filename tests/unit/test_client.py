@@ -102,6 +102,12 @@ def test_a_stream_keeps_the_order(client: Client):
     assert found == [text.upper() for text in texts]
 
 
+def test_one_text_is_not_taken_for_its_characters(client: Client):
+    for translate in (client.translate, client.translate_stream):
+        with pytest.raises(TypeError, match="not one text"):
+            translate("Good morning.", source="en", target="fr")
+
+
 def test_one_failed_text_keeps_its_place(server: Running, client: Client):
     server.translator.answers["bad"] = EngineFailure()
     for results in (
