@@ -82,7 +82,8 @@ class GivenPair:
         )
 
     def result(self, pair: Pair, scored: Scored, tokenizer: Tokenizer) -> PairResult:
-        """Tokens that the model demands at the start of every translation cost nothing and are left out."""
+        """Tokens that the model demands at the start of every translation are left out and cost nothing, but they count
+        in the length, as in the search: a translation has the score that it was found with."""
         ended, skip = time.monotonic(), len(self.languages.target.first)
         values = scored.log_probabilities[skip:].tolist()
         spans = [*tokenizer.target_spans(self.target), (len(self.target), len(self.target))]
@@ -90,7 +91,7 @@ class GivenPair:
         total = sum(values)
         tokens = zip(self.target_ids[skip:], values, spans, strict=True)
         return PairResult(
-            score=total / len(values) ** pair.options.length_penalty,
+            score=total / len(self.target_ids) ** pair.options.length_penalty,
             log_probability=total,
             tokens=tuple(TokenScore(token, value, span) for token, value, span in tokens),
             alignment=tuple(links(scored.alignment[skip:], source_spans, spans)),

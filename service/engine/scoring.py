@@ -54,7 +54,8 @@ class PairResult:
     """How probable a given translation is.
 
     Attributes:
-        score: log_probability / number of tokens ** length_penalty. tokens: of the target, the end token last.
+        score: log_probability / length ** length_penalty, as the search counts it: with the tokens that the model puts
+            before every translation. tokens: of the target without these, the end token last.
         queue_s, score_s: seconds from submission to the start of its batch, and from there to its end.
     """
 

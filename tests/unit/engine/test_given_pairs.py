@@ -35,10 +35,10 @@ def scored(length_penalty: float) -> PairResult:
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.5, 1.0, 2.0])
 def test_its_score_is_by_the_length_penalty_that_was_asked_for(length_penalty: float) -> None:
-    """Of three tokens: the one that the model demands costs nothing."""
+    """Of four tokens, as in a search: the one that the model demands costs nothing, and counts."""
     answer = scored(length_penalty)
     assert answer.log_probability == -6.0
-    assert answer.score == pytest.approx(-6.0 / 3**length_penalty)
+    assert answer.score == pytest.approx(-6.0 / 4**length_penalty)
     tokens = (TokenScore(3, -1.0, (0, 1)), TokenScore(4, -2.0, (2, 4)), TokenScore(END, -3.0, (4, 4)))
     assert answer.tokens == tokens
 
