@@ -18,7 +18,6 @@ from service.runtime.piece_tokenizer import PieceTokenizer
 from service.runtime.tokenizer import Tokenizer
 
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
-COMPUTE_TYPES = ("int8", "float32")
 Spec = Any
 
 

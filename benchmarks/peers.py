@@ -193,7 +193,7 @@ def main() -> int:
             rows += compare(loaded, families, workload, given.rounds)
             keep(given.out, "peers", rows)
             print(markdown(rows[-len(families) :], COLUMNS), flush=True)
-    facts: dict[str, Any] = {"seed": given.seed, "texts": given.texts if not given.forced else "random", "model": model}
+    facts: dict[str, Any] = {"seed": given.seed, "texts": given.texts if not given.forced else "random"}
     if given.quality and not given.forced:
         facts["bleu_signature"] = add_quality(
             rows, loaded, texts.choose(given.texts, given.quality, given.seed + 1), MAX_LENGTH

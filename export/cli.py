@@ -112,7 +112,8 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def read_sample(paths: Sequence[Path], count: int) -> list[str]:
-    """``count`` texts in all, evenly spread over each file; of a line with tabs, the first column. None is empty.
+    """``count`` texts in all, up to twice as many, or all there are, evenly spread over each file; of a line with tabs,
+    the first column. None is empty.
 
     Raises:
         ExportError: a file has none, or cannot be read.

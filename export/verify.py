@@ -194,17 +194,16 @@ def check_beam_places(runner: GraphRunner, sources: Sequence[Sequence[int]], tar
     size = min(map(len, prefixes))
     alone: dict[tuple[int, int], Array] = {}
     for beams in runner.graphs.decoder:
-        rows = max(beams, 1)
-        cache = runner.empty(2 * rows, size)
+        cache = runner.empty(2 * beams, size)
         for position in range(size):
-            tokens = [prefixes[(n + k) % 2][position] for n in range(2) for k in range(rows)]
-            past = np.full(2 * rows, position)
-            _, values, cache = runner.step(beams, np.array(tokens), past, cache, cross, lengths, rows, 8)
+            tokens = [prefixes[(n + k) % 2][position] for n in range(2) for k in range(beams)]
+            past = np.full(2 * beams, position)
+            _, values, cache = runner.step(beams, np.array(tokens), past, cache, cross, lengths, beams, 8)
         for n in range(2):
-            for k in range(rows):
-                first = alone.setdefault((n, (n + k) % 2), values[n * rows + k])
+            for k in range(beams):
+                first = alone.setdefault((n, (n + k) % 2), values[n * beams + k])
                 otherwise = f"the decoder for {beams} beams computes beam {k} otherwise than another decoder"
-                require_same(runner, first, values[n * rows + k], otherwise)
+                require_same(runner, first, values[n * beams + k], otherwise)
 
 
 def check_searches(

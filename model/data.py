@@ -140,10 +140,6 @@ class BatchStream:
     def seek(self, position: dict[str, int]) -> None:
         self.chunk, self.batch = position["chunk"], position["batch"]
 
-    def epochs(self) -> list[float]:
-        """How often each corpus has been read so far."""
-        return [self.chunk * int(n) / len(store) for n, store in zip(self.pairs_per_chunk, self.stores, strict=True)]
-
     def pairs_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
         """(corpus, pair) of the chunk: each corpus is read in a new random order every epoch, none left out."""
         chosen: list[tuple[int, int]] = []

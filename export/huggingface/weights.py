@@ -23,7 +23,6 @@ POSITIONS = tuple(f"model.{side}.embed_positions.weight" for side in ("encoder",
 COMPUTED = {
     f"model.{side}.embed_positions.{name}" for side in ("encoder", "decoder") for name in ("weights", "_float_tensor")
 }
-NEAR = 1e-6
 
 
 class Taken:

@@ -37,7 +37,7 @@ class EngineSettings:
     """Seconds until an answer, as the present load lets expect; interactive sentences that would take longer are
     refused with Overloaded. 0 to 86400; 0: never."""
     device_memory_share: float = 0.9
-    """How much of a GPU's free memory may be used: above 0, at most 1. Rows that do not fit are not there."""
+    """How much of a GPU's free memory may be used, 0.01 to 1. Rows that do not fit are not there."""
     record_steps: bool = True
     """Whether a GPU's steps are recorded as CUDA graphs and replayed, or started operator by operator: slower."""
     niceness: int = 0

@@ -125,9 +125,3 @@ def test_validation_reads_everything_once(small_store: TokenStore) -> None:
     batches = list(validation_batches([small_store], SPECIAL, 150))
     assert sum(len(batch.source) for batch in batches) == len(small_store)
     assert sum(batch.num_target_tokens for batch in batches) == int(small_store.lengths[:, 1].sum()) + len(small_store)
-
-
-def test_epochs(small_store: TokenStore) -> None:
-    stream = BatchStream([small_store], [1.0], SPECIAL, 150, seed=5)
-    stream.seek({"chunk": 3, "batch": 0})
-    assert stream.epochs() == [pytest.approx(3.0)]
