@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from export.alignment import Alignment, align_words, as_html, draw, pharaoh, words_at
+from export.golden import extend_with_penalties
 from export.graph_runner import GraphRunner
 from model.reference_decode import constrained, search_greedily
 from service.errors import ConfigurationError, InputError, OutputError
@@ -122,8 +123,9 @@ def align(
         decoding = manifest.decoding
         limit = min(decoding.max_length or 3 * len(source) + 16, manifest.max_target_tokens)
         last = end if decoding.force_end else None
-        extend = constrained(runner.extend_with(source, limit), first, decoding.banned, last, limit)
-        target = search_greedily(extend, end, limit).ids
+        own_options = extend_with_penalties(runner, source, limit, end, decoding)
+        extend = constrained(own_options, first, decoding.banned, last, limit)
+        target = search_greedily(extend, end, limit, source).ids
         own = [token for token in target[len(first) :] if token != end]
         translation, spans = tokenizer.decode([own])[0], tokenizer.decoded_spans(own)
     else:

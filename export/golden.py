@@ -33,6 +33,8 @@ class ClearestGap:
 def extend_with_penalties(
     runner: GraphRunner, source: Sequence[int], length: int, end: int, decoding: Decoding
 ) -> Extend:
+    """Next tokens of ``source`` by the graphs, for at most ``length`` tokens, with what the model's authors chose of
+    no_repeat_ngram_size and min_length."""
     extend: Extend = runner.extend_with(source, length)
     ngram, least = decoding.no_repeat_ngram_size, decoding.min_length
     return with_penalties(extend, end, runner.shape.vocab_size, ngram, 1.0, least) if ngram or least else extend

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 
 from export.align import align
 from export.alignment import Alignment, Words, align_words, as_html, draw, pharaoh, words_at
+from export.write_bundle import write_manifest
 from service.cli import main
 from service.commands.exit_codes import CONFIGURATION
+from service.decoding.options import DecodeOptions
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
 from service.errors import InputError
-from service.runtime.bundle import Bundle
+from service.runtime.bundle import Bundle, Decoding
 
 SHIPPED = Path(__file__).parents[3] / "service" / "models" / "en-fr"
 
@@ -91,6 +96,21 @@ def test_a_zip_leaves_nothing_behind(
     assert capsys.readouterr().out == "0-0 1-1\n"
     assert main(["align", packed, "Tom sleeps.", "--to", "de"]) == 1
     assert not list(place.iterdir())
+
+
+def test_own_translation_is_the_one_that_is_served(tmp_path: Path) -> None:
+    """With what the model's authors chose for every search, and ended where it begins to repeat itself."""
+    chosen = replace(Bundle.open(SHIPPED).manifest, golden=(), decoding=Decoding(no_repeat_ngram_size=2, min_length=12))
+    shutil.copytree(SHIPPED, tmp_path / "bundle")
+    write_manifest(tmp_path / "bundle", chosen)
+    translator = Translator.load(tmp_path / "bundle", EngineSettings(num_workers=1, threads_per_worker=1))
+    texts = ("Thank you.", "very very very very very very good")
+    try:
+        served = [result.text for result in translator.translate(texts, DecodeOptions(num_beams=1))]
+    finally:
+        translator.close()
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert [" ".join(align(bundle, text, None, None).target) for text in texts] == served
 
 
 def test_own_translation_and_refusals(capsys: pytest.CaptureFixture[str]) -> None:
