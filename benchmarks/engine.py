@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,9 @@ def main() -> int:
                 print(" ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
                                for key, value in row.items()), flush=True)  # fmt: skip
     print(markdown(rows, COLUMNS))
-    facts = {"model": bundle.manifest.name, "shape": vars_of(bundle), "seeds": list(range(given.repeats))}
+    facts = {"model": bundle.manifest.name, "shape": asdict(bundle.manifest.shape), "seeds": list(range(given.repeats))}
     save(given.out, "engine", rows, **facts, source_tokens=given.source_tokens, target_tokens=given.target_tokens)
     return 0
-
-
-def vars_of(bundle: Bundle) -> dict[str, int]:
-    shape = bundle.manifest.shape
-    return {name: getattr(shape, name) for name in shape.__dataclass_fields__}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from benchmarks import random_model, texts
@@ -199,8 +200,7 @@ def main() -> int:
             rows, loaded, texts.choose(given.texts, given.quality, given.seed + 1), MAX_LENGTH
         )
         print(markdown(rows, COLUMNS))
-    facts["model"] = {name: getattr(model, name) for name in model.__dataclass_fields__}
-    save(given.out, "peers", rows, forced=given.forced, rounds=given.rounds, **facts)
+    save(given.out, "peers", rows, forced=given.forced, rounds=given.rounds, model=asdict(model), **facts)
     loaded.keep_only(set())
     return 0
 
