@@ -268,7 +268,8 @@ def only_source(client: Client, target: str) -> str:
     models = client.list_models().models
     fitting = [model for model in models if any(covers(code, target) for code in model.target_languages)]
     sources = sorted({code for model in fitting for code in model.source_languages})
-    have = ", ".join(f"{model.source_language} to {model.target_language}" for model in models) or "none"
+    sides = [(" or ".join(model.source_languages), " or ".join(model.target_languages)) for model in models]
+    have = ", ".join(f"{source} to {target}" for source, target in sides) or "none"
     if not sources:
         raise ConfigurationError(f"the service has no model to {target}; it has {have}")
     if len(sources) > 1:

@@ -4,15 +4,16 @@ import asyncio
 import io
 import threading
 from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import pytest
 
 from service import cli, remote_engine
 from service.client import Client, ServiceError
-from service.commands.lines import RemoteLines
+from service.commands.lines import RemoteLines, only_source
 from service.decoding.options import DecodeOptions
 from service.engine.request import Priority, TextResult
-from service.errors import Overloaded
+from service.errors import ConfigurationError, Overloaded
 from service.pb import translation_pb2 as pb
 from tests.unit.transport.running_server import Running, running_on_thread
 
@@ -173,3 +174,12 @@ def test_patience_is_some_time(patience: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit, match="2"):
         cli.main(["translate", "--to", "fr", "--target", "h:1", "--patience-s", patience, "a"])
     assert "must be a number of seconds > 0" in capsys.readouterr().err
+
+
+def test_all_languages_of_the_models_are_named_where_one_is_to_be_chosen():
+    several = pb.Model(source_language="en", source_languages=["en", "de"], target_languages=["fr", "es"])
+    client = Mock(list_models=lambda: pb.ListModelsResponse(models=[several]))
+    with pytest.raises(ConfigurationError, match="say with --from .* has en or de to fr or es"):
+        only_source(client, "fr")
+    with pytest.raises(ConfigurationError, match="no model to pl; it has en or de to fr or es"):
+        only_source(client, "pl")
