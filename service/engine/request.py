@@ -98,7 +98,8 @@ class Sentence:
         deadline: monotonic seconds after which nobody waits for the answer; None: no deadline.
         first: target tokens that the translation must begin with.
         stop_repetition: a translation that begins to repeat itself ends there (service/decoding/repetition.py).
-        on_done: called exactly once, on the engine's thread; it must not block and must not raise.
+        on_done: called exactly once, on the engine's thread or on one that closes the engine; it must not block and
+            must not raise.
         cancelled: set from any thread (a plain bool: one writer, one reader that polls once a step).
     """
 

@@ -25,9 +25,9 @@ class Pair(Sentence):
     """A source and a given target on their way through the scorer; as a Sentence it waits in a RequestQueue.
 
     Attributes:
-        target: token ids, never empty. on_scored: called exactly once with this pair, on the scorer's thread, instead
-            of on_done, which nobody calls. started_at: when its batch began, monotonic seconds. translated: the
-            sentence whose translation is to be aligned; who cancels it waits for neither.
+        target: token ids, never empty. on_scored: called exactly once with this pair, on the scorer's thread or on one
+            that closes it, instead of on_done, which nobody calls. started_at: when its batch began, monotonic seconds.
+            translated: the sentence whose translation is to be aligned; who cancels it waits for neither.
     """
 
     target: tuple[int, ...] = ()

@@ -134,8 +134,8 @@ class Translator:
         Args:
             languages: codes of source and target, of ``info.sources`` and ``info.targets``; needed where the model has
                 several.
-            on_text: called exactly once per text with its index, from the engine's thread or from this one, in any
-                order; must not block or raise.
+            on_text: called exactly once per text with its index, in any order, from the engine's thread, from this one
+                or from one that calls close(); must not block or raise.
             deadline: time.monotonic() seconds. alignment: whether results carry theirs, which takes a pass more.
             text_format: of texts and translations; HTML goes with one alternative and without alignment.
             watch: follows the submission; what its counted() raises is raised. is_counted: as RequestQueue.check().

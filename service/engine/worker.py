@@ -34,7 +34,8 @@ IDLE_WAIT_S = 1.0
 
 
 class Worker:
-    """A cache, its rows and the loop that keeps them busy. Everything here happens on one thread, but for close()."""
+    """A cache, its rows and the loop that keeps them busy. Everything here happens on one thread, but for answer(): the
+    engine calls it for what still waits when it ends."""
 
     def __init__(
         self,
