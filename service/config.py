@@ -75,7 +75,7 @@ class ServiceConfig:
     length_penalty: float = _setting(1.0, "length penalty where a request names none, 0 to 5")
     max_length: int = _setting(0, "target tokens per sentence where a request names none; 0: the model's limit")
     stop_repetition: bool = _setting(True, "whether a translation that begins to repeat itself is stopped and flagged")
-    max_texts: int = _setting(1024, "texts in one request; past it INVALID_ARGUMENT, as for the next five")
+    max_texts: int = _setting(1024, "texts in one request; past it INVALID_ARGUMENT, as for the next four")
     max_text_characters: int = _setting(100_000, "characters of one text")
     max_request_characters: int = _setting(1_000_000, "characters of all texts of one request")
     max_beams: int = _setting(MAX_BEAMS, f"beam width a request may ask for, 1 to {MAX_BEAMS}")
