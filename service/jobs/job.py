@@ -131,16 +131,23 @@ class Job:
         Raises:
             InputError, OutputError, DragomanError: what is done so far stays done.
         """
-        progress = Progress(self._source.files.num_bytes, self._begun.position, self._begun.rows)
+        first, last = self._rows
+        size = self._source.files.num_bytes if last is None else last - first + 1
+        progress = Progress(size, self._reached(self._begun), self._begun.rows)
         try:
             for window in self._windows(windows):
                 self._commit(window)
                 done = self._last
-                progress.advance(done.position, done.rows, done.tokens - self._begun.tokens)
+                progress.advance(self._reached(done), done.rows, done.tokens - self._begun.tokens)
         finally:
             progress.close()
         self._rate = progress.rate()
         return self._summary()
+
+    def _reached(self, checkpoint: Checkpoint) -> int:
+        """How much of the job is done: bytes of the input, whose rows nobody counts; of a shard rows, which were
+        counted to find it, since the bytes before it are none of its work."""
+        return checkpoint.position if self._rows[1] is None else checkpoint.rows
 
     def finish(self) -> Summary:
         """Puts the output into its place. Raises OutputError."""

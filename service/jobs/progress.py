@@ -1,7 +1,6 @@
 """How far a job is: a bar on a terminal, a line now and then elsewhere.
 
-Knows: rates. Does not know: what is counted. How much is left follows from the bytes of the input, so that nobody has
-to count its rows first.
+Knows: rates. Does not know: what is counted.
 """
 
 import sys
@@ -17,21 +16,21 @@ class Progress:
     """Tells standard error.
 
     Args:
-        num_bytes: of the part of the input that this job reads; 0 where nobody knows.
-        position: of these, done before this run. rows: rows done before this run.
+        size: of the whole job, in bytes read or in rows; 0 where nobody knows.
+        position: of that, done before this run. rows: rows done before this run.
     """
 
-    def __init__(self, num_bytes: int, position: int, rows: int) -> None:
-        self._num_bytes, self._began_at = num_bytes, position
+    def __init__(self, size: int, position: int, rows: int) -> None:
+        self._size, self._began_at = size, position
         self._rows, self._tokens = rows, 0
         self._started = self._told = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]" if num_bytes else "{desc} [{elapsed}]"
-            self._bar = tqdm(total=num_bytes or None, initial=position, bar_format=form, leave=True)
+            form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]" if size else "{desc} [{elapsed}]"
+            self._bar = tqdm(total=size or None, initial=position, bar_format=form, leave=True)
 
     def advance(self, position: int, rows: int, tokens: int) -> None:
-        """``rows`` rows are done, the input is read up to ``position``, ``tokens`` tokens were made in this run."""
+        """``rows`` rows are done, ``position`` of the job's size, ``tokens`` tokens were made in this run."""
         self._rows, self._tokens = rows, tokens
         if self._bar is not None:
             self._bar.n = position
@@ -54,7 +53,7 @@ class Progress:
 
     def _left(self, position: int) -> str:
         done = position - self._began_at
-        if not self._num_bytes or done <= 0:
+        if not self._size or done <= 0:
             return ""
-        left_s = (time.monotonic() - self._started) * max(self._num_bytes - position, 0) / done
-        return f", {position / self._num_bytes:.0%}, {tqdm.format_interval(left_s)} left"
+        left_s = (time.monotonic() - self._started) * max(self._size - position, 0) / done
+        return f", {position / self._size:.0%}, {tqdm.format_interval(left_s)} left"
