@@ -151,8 +151,8 @@ class Metrics:
 
     def call_refused(self, reason: str) -> None:
         """A call was not admitted: ``too_many_calls``, or ``not_serving`` while loading or stuck, ``draining``,
-        ``unauthenticated``, ``permission_denied``, ``client_calls``, ``client_tokens``, or ``texts``: too many
-        characters are being divided into sentences."""
+        ``unauthenticated``, ``permission_denied``, ``client_calls``, ``client_tokens``, ``unread_answers``,
+        or ``texts``: too many characters are being divided into sentences."""
         _child(self.rejected, reason).inc()
 
     def credentials_reloaded(self, kind: str, outcome: str) -> None:

@@ -17,7 +17,9 @@ from service.metrics import Metrics
 from service.transport.admission import Admission
 from service.transport.callers import Caller, Callers
 from service.transport.quotas import Quotas, Share
+from service.transport.quotas import share as current_share
 from service.transport.security import SecurityOptions
+from service.transport.unread import UnreadAnswers
 
 log = logging.getLogger("dragoman.clients")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,14 +33,14 @@ class Gate:
     """Of all services; only calls of TranslationService take up room.
 
     Attributes:
-        admission: whether the server takes calls now.
+        admission: whether the server takes calls now. unread: answers that wait for their clients.
 
     Raises:
         ConfigurationError: the file of the clients cannot be used.
     """
 
     def __init__(self, options: SecurityOptions, admission: Admission, metrics: Metrics) -> None:
-        self.admission = admission
+        self.admission, self.unread = admission, UnreadAnswers()
         self._metrics = metrics
         self._callers = Callers(Path(options.clients), metrics) if options.clients else None
         self._open_health = options.open_health
@@ -74,17 +76,24 @@ class Gate:
             return None
         share = self._quotas.open_call(caller)
         try:
+            self.unread.check(share.key)
             return Passage(self._quotas, share, self.admission, self.admission.enter())
         except RequestError as error:
             self._quotas.close_call(share)
             self._metrics.call_refused(_reason(error))
             raise
 
+    def count_unread(self, num_bytes: int) -> None:
+        """The answer of the call that this task answers goes out now, and waits for its client."""
+        task = asyncio.current_task()
+        if task is not None:
+            self.unread.add(current_share.get().key, num_bytes, task)
+
 
 def _reason(error: RequestError) -> str:
     """What a refusal by the server's state is counted as."""
     if isinstance(error, Overloaded):
-        return "too_many_calls"
+        return "unread_answers" if "unread_bytes" in error.numbers else "too_many_calls"
     return "draining" if isinstance(error, Draining) else "not_serving"
 
 

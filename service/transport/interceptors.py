@@ -96,8 +96,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             **{f"stream_{sends}": call_generator if isasyncgenfunction(behavior) else call},
             request_streaming=True,
             request_deserializer=None,
-            response_serializer=AnswerPacking(handler.response_serializer, self._compress_from_bytes).serialize,
+            response_serializer=self._packing(handler).serialize,
         )
+
+    def _packing(self, handler: Any) -> AnswerPacking:
+        """A stream waits until what it has written is taken; other answers are counted until then."""
+        if handler.response_streaming:
+            return AnswerPacking(handler.response_serializer, self._compress_from_bytes)
+        return AnswerPacking(handler.response_serializer, self._compress_from_bytes, self._front.gate.count_unread)
 
     async def _only_message(self, parse: Parse, context: Context) -> Any:
         """The message of a call that has one.

@@ -4,6 +4,7 @@ Knows: grpc.aio. Does not know: where models come from (service/app.py).
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,16 +84,10 @@ class TranslationServer:
         self._certificates = ServerCertificates(options.security, metrics) if has_tls else None
         submitter = Submitter(limits.max_request_characters, metrics.call_refused)
         self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, submitter)
+        self._gate = Gate(options.security, self._admission, metrics)
+        front = Front(self._gate, metrics, options.tracer, CallLog(OWN_SERVICE))
         self._server = grpc.aio.server(
-            interceptors=[
-                CallInterceptor(
-                    Front(
-                        Gate(options.security, self._admission, metrics), metrics, options.tracer, CallLog(OWN_SERVICE)
-                    ),
-                    options.compress_from_bytes,
-                    options.message_timeout_s,
-                )
-            ],
+            interceptors=[CallInterceptor(front, options.compress_from_bytes, options.message_timeout_s)],
             options=channel_options(options, limits.max_message_bytes),
         )
         own: Any = _ByName(self._server)
@@ -156,9 +151,12 @@ class TranslationServer:
         await self._state_ready(False)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Refuses new calls and waits for the open ones; True if all were answered in time."""
+        """Refuses new calls and waits for the open ones; True if all were answered in time, down to the last byte."""
         self._admission.drain()
-        return await self._admission.wait_idle(timeout_s)
+        until = time.monotonic() + timeout_s
+        if not await self._admission.wait_idle(timeout_s):
+            return False
+        return await self._gate.unread.wait_none(max(until - time.monotonic(), 0.0))
 
     async def settle(self) -> None:
         """Ends what drain() left open with UNAVAILABLE, and goes on to refuse calls until every answer is out."""
