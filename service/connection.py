@@ -69,6 +69,8 @@ class Connection:
         if self.token_file:
             self._token()  # a file that is not there is told now
         token = None
+        if is_this_machine(self.target):  # a proxy of the environment is elsewhere, and would read a token
+            options = [*options, ("grpc.enable_http_proxy", 0)]
         if not self.has_tls:
             channel = grpc.insecure_channel(self.target, options=options)
             token = self._token if self.token_file else None

@@ -1,6 +1,7 @@
 """What the client sends with its calls, what it makes of refusals, and what it leaves behind."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -186,3 +187,19 @@ def test_an_answer_may_be_larger_than_the_four_megabytes_of_grpc(server: Running
     [result] = client.translate(["a"], **EN_FR)
     assert isinstance(result, TextResult)
     assert len(result.text) == 5_000_000
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+def test_what_is_sent_to_this_machine_passes_no_proxy(
+    server: Running, monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
+):
+    """It would read the token, which goes in clear text because it does not leave the machine."""
+    (tmp_path / "token").write_text("a token that is long enough")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with Client(Connection(server.address, token_file=tmp_path / "token"), 10) as client:
+            assert client.health("") == "SERVING"
+            assert client.list_models().models
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
