@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.commands.exit_codes import CONFIGURATION, FAILED, INTERRUPTED
-from service.commands.standard_streams import hold_closed
+from service.commands.standard_streams import hold_closed, leave_unwritten
 from service.errors import BundleError, ConfigurationError, DragomanError
 
 Subparsers = Any  # argparse._SubParsersAction, which argparse does not publish
@@ -83,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         needed = f"`dragoman {command}` needs more packages: pip install 'dragoman[{EXTRAS[command]}]'"
         return _fail("", needed, CONFIGURATION)
     except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_unwritten()  # whoever read our output has gone
         return FAILED
     except OSError as error:
         if not _is_of_output(error):
@@ -160,6 +159,7 @@ def _not_imported(options: argparse.Namespace) -> int:
 
 
 def _fail(command: str, message: str, code: int) -> int:
+    leave_unwritten()
     print(f"dragoman {command}: {message}" if command else message, file=sys.stderr)
     return code
 

@@ -1,8 +1,10 @@
 """Standard streams that are closed or full: one line says so, and no file takes a closed one's number."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,9 @@ with open(os.devnull) as file:
 
 def run(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = f'exec "$@" {redirection}'
-    return subprocess.run(["sh", "-c", line, "sh", sys.executable, "-c", *arguments], capture_output=True, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = ["sh", "-c", line, "sh", sys.executable, "-c", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=buffered)
 
 
 @pytest.mark.parametrize("redirection", ["", "<&-", "2>&-", "<&- 2>&-"])
@@ -36,6 +40,16 @@ def test_output_that_cannot_be_written_is_told_in_a_line(redirection: str, comma
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "output cannot be written: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_messages_that_nobody_can_take_fail_nothing(redirection: str, tmp_path: Path):
+    (tmp_path / "in.txt").write_text("Hello.\n")
+    done = run(redirection, MAIN, "batch", str(tmp_path / "in.txt"), str(tmp_path / "out.txt"), "--to", "fr")
+    assert done.returncode == 0
+    assert (tmp_path / "out.txt").read_text().count("\n") == 1
+    wrong = run(redirection, MAIN, "batch", str(tmp_path / "nothing.txt"), str(tmp_path / "other.txt"), "--to", "fr")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
 
 
 def test_input_that_is_closed_is_told_in_a_line():
