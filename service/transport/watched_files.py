@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 class WatchedFiles:
-    """Looks at the files themselves, not at the clock: renamed into place, or written over, it is another file."""
+    """Looks at the files themselves, not at the clock: renamed into place, or written over, it is another file; also
+    where only its owner or its mode has changed, so that it can be read now."""
 
     def __init__(self, *files: Path) -> None:
         self._files = files
@@ -25,4 +26,4 @@ def _fingerprint(file: Path) -> tuple[int, int, int, int] | None:
         status = os.stat(file)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns

@@ -27,6 +27,7 @@ def rename_another_into_place(path: Path) -> None:
         lambda path: write(path, "first", TIME_NS + 1000),  # within the same second
         lambda path: write(path, "longer than before"),
         rename_another_into_place,
+        lambda path: path.chmod(0o640),  # it could not be read, and now it can
         Path.unlink,
     ],
 )
