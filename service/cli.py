@@ -53,6 +53,9 @@ LATER_COMMANDS = {
     ),
 }
 
+# What asking whether a file is there can come to, whichever file it is.
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EROFS, errno.ESTALE)
+
 EXTRAS = {name: later.extra for name, later in LATER_COMMANDS.items()} | {"evaluate": "train", "verify": "export"}
 """What must be installed with a command where one of its packages is missing."""
 
@@ -86,9 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         leave_unwritten()  # whoever read our output has gone
         return FAILED
     except OSError as error:
-        if not _is_of_output(error):
+        if _is_of_output(error):
+            return _fail(command, f"output cannot be written: {error.strerror}", FAILED)
+        if error.filename is None or error.errno not in _OF_PATHS:
             raise
-        return _fail(command, f"output cannot be written: {error.strerror}", FAILED)
+        return _fail(command, f"{os.fsdecode(error.filename)}: {error.strerror}", FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
 

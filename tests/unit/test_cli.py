@@ -281,6 +281,18 @@ def test_evaluate_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.
     )
 
 
+@pytest.mark.parametrize("names", [("a" * 5000 + ".txt", "out.txt"), ("in.txt", "a" * 250 + ".txt")])
+def test_a_name_that_is_too_long_is_told_in_words(
+    tmp_path: Path, names: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("Hello.\n")
+    assert run("batch", *names, "--to", "fr") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("dragoman batch: aaaa")
+    assert error.endswith(": File name too long\n")
+
+
 def test_ctrl_c_while_it_imports_is_no_traceback():
     code = (
         "import sys; from service import cli\n"
