@@ -16,6 +16,7 @@ from service.log_writer import LogWriter
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 MAX_EXCEPTIONS = 8
+_GRPC = "grpc._cython.cygrpc"
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps would make one for every line
@@ -76,6 +77,13 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger(_GRPC).addFilter(_is_news)  # once, however often
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """gRPC calls it an error, with a traceback, where a client leaves while its answer is on its way to it."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def _handler(stream: TextIO) -> logging.Handler:

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from grpc._cython import cygrpc
 
 from service.logs import MAX_EXCEPTIONS, configure, request_id, trace_id
 
@@ -114,3 +115,14 @@ def test_inside_of_a_call_each_exception_of_a_chain_is_named_but_not_without_end
     handled, caused = (json.loads(line)["exception"] for line in stream.getvalue().splitlines())
     assert (handled.count("ValueError"), handled.count("TypeError")) == (MAX_EXCEPTIONS, 0)
     assert caused.split("\nwhile handling\n") == ["ValueError", "KeyError"]
+
+
+def test_a_client_that_leaves_while_its_answer_is_on_its_way_is_no_error(stream: io.StringIO):
+    configure("info", "json", stream)
+    for error in (cygrpc.ExecuteBatchError("send"), RuntimeError("something else")):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger(cygrpc.__name__).exception("raised in core")
+    [line] = stream.getvalue().splitlines()
+    assert "something else" in json.loads(line)["exception"]
