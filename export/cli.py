@@ -23,7 +23,7 @@ from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, Exp
 from model.checkpoint import CheckpointError, load_model
 from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
-from service.runtime.bundle import MANIFEST, Bundle, Shape
+from service.runtime.bundle import MANIFEST, Bundle, Decoding, Shape
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.tokenizer import Tokenizer
 
@@ -167,6 +167,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             calibration_texts=texts_for_scales(sample, tokenizer, precisions),
             golden_texts=tuple(read_all_lines(arguments.golden)) if arguments.golden else (),
             card=read_card(arguments.card) if arguments.card else {},
+            decoding=Decoding(min_length=1),  # a text is never translated by nothing
         )
         reports = write_bundle(model, tokenizer, description, arguments.bundle, options)
     except (ExportError, VerificationError) as error:

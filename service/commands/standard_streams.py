@@ -39,7 +39,8 @@ def hold_closed() -> None:
 def leave_unwritten() -> None:
     """Output that could not be written is not tried again when Python ends, which would complain and exit with 120."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError):  # no file of the system's
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

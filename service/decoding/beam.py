@@ -63,7 +63,7 @@ class BeamSearch:
         self.ids: NDArray[np.int32] = np.zeros((0, num_beams, max_target_tokens), np.int32)
         self.finished: list[list[Found]] = []
         self.worst: NDArray[np.float64] = np.zeros(0)
-        self.loops, self.penalties = LoopWatch(), Penalties(end)
+        self.loops, self.penalties = LoopWatch(), Penalties(end, num_spare=num_beams)
 
     def __len__(self) -> int:
         return len(self.lengths)

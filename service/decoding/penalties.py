@@ -10,7 +10,9 @@ Transformers' ``generate`` for ``no_repeat_ngram_size``, ``min_new_tokens`` and,
 
 No array as wide as the vocabulary is needed. All three only ever lower a number, and of a row at most U numbers, U
 being the different tokens of its translation and the end token. So the best C after them are among the best C + U
-before: whoever searches asks the graph for that many candidates, and gets the same as with all of them.
+before: whoever searches asks the graph for that many candidates, and gets the same as with all of them. The end token
+alone is one number of a row: a search that has more candidates than can go on has room for it already, and once the
+sentences are past their minimum nothing is left to do. So a model may ask for a minimum in every request at no cost.
 
 Dimensions: n sentences, K beams, C candidates, T tokens of the longest translation so far.
 """
@@ -26,38 +28,50 @@ CANDIDATE_STEP = 16  # so that the number of candidates, and with it memory, doe
 
 
 class Penalties:
-    """The penalties of the sentences of one search."""
+    """The penalties of the sentences of one search.
 
-    def __init__(self, end: int) -> None:
-        self.end = end
+    Args:
+        num_spare: candidates of a row that the search asks for beyond those that can go on.
+    """
+
+    def __init__(self, end: int, num_spare: int = 0) -> None:
+        self.end, self.num_spare = end, num_spare
         self.ngram_sizes: NDArray[np.int32] = np.zeros(0, np.int32)
         self.repetition: NDArray[np.float32] = np.zeros(0, np.float32)
         self.min_lengths: NDArray[np.int32] = np.zeros(0, np.int32)
-        self.some = False  # whether any sentence here has a penalty
+        self.some_repeat = False  # whether any sentence here has a penalty for what is there already
+        self.steps_to_end = 0  # so many steps, at most, until every sentence here may end
 
     def admit(self, options: Sequence[DecodeOptions]) -> None:
         """Adds sentences behind those already here."""
         self.ngram_sizes = np.append(self.ngram_sizes, np.array([o.no_repeat_ngram_size for o in options], np.int32))
         self.repetition = np.append(self.repetition, np.array([o.repetition_penalty for o in options], np.float32))
         self.min_lengths = np.append(self.min_lengths, np.array([o.min_length for o in options], np.int32))
-        self.some = bool(self.penalized().any())
+        self.some_repeat = bool(self.of_repeats().any())
+        self.steps_to_end = max(self.steps_to_end, *(o.min_length for o in options), 0)
+
+    @property
+    def some(self) -> bool:
+        """Whether apply() may have something to do in this step."""
+        return self.some_repeat or self.steps_to_end > 0
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Forgets the sentences where ``which`` (n,) is false."""
         self.ngram_sizes, self.repetition = self.ngram_sizes[which], self.repetition[which]
         self.min_lengths = self.min_lengths[which]
-        self.some = self.some and bool(self.penalized().any())
+        self.steps_to_end = min(self.steps_to_end, int(self.min_lengths.max(initial=0)))
+        self.some_repeat = self.some_repeat and bool(self.of_repeats().any())
 
-    def penalized(self) -> NDArray[np.bool_]:
-        """Which sentences have a penalty, (n,)."""
-        return np.asarray((self.ngram_sizes > 0) | (self.repetition != 1) | (self.min_lengths > 0))
+    def of_repeats(self) -> NDArray[np.bool_]:
+        """Which sentences have a penalty for n-grams or tokens that are there already, (n,)."""
+        return np.asarray((self.ngram_sizes > 0) | (self.repetition != 1))
 
     def num_more(self, lengths: NDArray[np.int32]) -> int:
         """How many candidates a row needs beyond those of its search; lengths (n,): tokens so far."""
-        if not self.some:
-            return 0
-        most = int(lengths[self.penalized()].max()) + 1
-        return -(-most // CANDIDATE_STEP) * CANDIDATE_STEP
+        if self.some_repeat:
+            most = int(lengths[self.of_repeats()].max()) + 1
+            return -(-most // CANDIDATE_STEP) * CANDIDATE_STEP
+        return 1 if self.steps_to_end > 0 and not self.num_spare else 0
 
     def apply(
         self,
@@ -66,14 +80,17 @@ class Penalties:
         prefixes: NDArray[np.int32],
         lengths: NDArray[np.int32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Candidates (n, K, C) after the penalties, best first again; changes its input.
+        """Candidates (n, K, C) after the penalties, best first again; changes its input. Once a step.
 
         Args:
             prefixes: (n, K, T_max), each beam's tokens, valid up to lengths (n,).
         """
         if not self.some:
             return ids, log_probabilities
-        chosen = np.flatnonzero(self.penalized())
+        self.steps_to_end = max(self.steps_to_end - 1, 0)
+        chosen = np.flatnonzero(self.of_repeats() | (lengths < self.min_lengths))
+        if not len(chosen):
+            return ids, log_probabilities
         candidates, values, so_far = ids[chosen], log_probabilities[chosen], lengths[chosen]
         longest = int(so_far.max())
         places = np.arange(longest)

@@ -5,7 +5,7 @@ Knows: how sentences' hypotheses become a text's translations. Does not know: wh
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from service.decoding.options import DecodeOptions
 from service.engine.gathering import Gathering
@@ -91,7 +91,7 @@ class PendingText(Gathering[SentenceAnswer]):
         count = max((len(result.hypotheses) for result in results), default=1)
         first, *others = (self.alternative(results, rank) for rank in range(count))
         return TextResult(
-            alternatives=(first, *sorted(others, key=lambda other: -other.score)),
+            alternatives=each_text_once((first, *sorted(others, key=lambda other: -other.score))),
             finish_reason=max(reasons, key=SEVERITY.index, default=FinishReason.END_TOKEN),
             num_source_tokens=self.num_source_tokens,
             num_target_tokens=sum(len(hypothesis.ids) for hypothesis in best),
@@ -118,3 +118,11 @@ class PendingText(Gathering[SentenceAnswer]):
             score = total / len(ids) ** self.options.length_penalty if ids else 0.0
         texts = self.tokenizer.decode([hypothesis.ids for hypothesis in chosen])
         return Alternative(self.split.join(texts), ids, score)
+
+
+def each_text_once(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Without those that show a text again: other tokens may make the same text, which to a reader is no other."""
+    by_text: dict[str, Alternative] = {}
+    for alternative in alternatives:
+        by_text.setdefault(alternative.text, alternative)
+    return tuple(by_text.values())

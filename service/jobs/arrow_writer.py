@@ -53,7 +53,8 @@ class ArrowWriter:
         groups = _groups(streams)
         first = next(groups)
         with target.open("wb") as file:
-            with parquet().ParquetWriter(file, first.schema) as writer:
+            metadata = self._source.metadata if isinstance(self._source, ParquetSource) else None
+            with parquet().ParquetWriter(file, first.schema.with_metadata(metadata)) as writer:
                 writer.write_table(first)
                 for group in groups:
                     writer.write_table(group)

@@ -42,10 +42,12 @@ class ParquetSource(Source):
     """Columns come through with their types.
 
     Attributes:
-        schema: of the input, known after open().
+        schema, metadata: of the input, known after open(); the metadata of the first file, which is where pandas has
+            its index and GeoParquet its columns.
     """
 
     schema: Any = None
+    metadata: Any = None
 
     def __init__(self, files: InputFiles, options: SourceOptions) -> None:
         super().__init__(files, options)
@@ -57,6 +59,8 @@ class ParquetSource(Source):
         for name, stream in self.files.streams():
             file = _open(stream, name)
             schema = file.schema_arrow.remove_metadata()
+            if self.schema is None:
+                self.metadata = file.schema_arrow.metadata
             if self.schema is not None and not schema.equals(self.schema):
                 raise InputError(f"{name} has another schema than the file before it")
             self.check_columns(tuple(schema.names), name)

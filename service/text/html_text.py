@@ -47,11 +47,14 @@ class HtmlText:
         texts = [divided.join(own) for divided, own in self._own(translations)]
         sources = accumulate((len(segment.text) for segment, _ in self._segments), initial=0)
         targets = list(accumulate(map(len, texts), initial=0))
-        own_looks = _by_segment(looks, targets)
+        moved = (
+            [_moved(look, source, target) for look in own]
+            for source, target, own in zip(sources, targets, _by_segment(looks, targets), strict=False)
+        )
         placed = (
-            place_tags(segment, text, [_moved(look, source, target) for look in own])
-            for (segment, _), text, source, target, own in zip(
-                self._segments, texts, sources, targets, own_looks, strict=False
+            place_tags(segment, text, [*own_looks, *_looks_of_gaps(divided, own)])
+            for (segment, _), text, own_looks, (divided, own) in zip(
+                self._segments, texts, moved, self._own(translations), strict=False
             )
         )
         return "".join(part if isinstance(part, str) else next(placed) for part in self._parts)
@@ -83,6 +86,19 @@ def _by_segment(looks: Sequence[Look], starts: Sequence[int]) -> list[list[Look]
             number += 1
         found[number].append(look)
     return found
+
+
+def _looks_of_gaps(divided: SplitText, translations: Sequence[str]) -> Iterator[Look]:
+    """What stands between sentences comes back as it was: each of its characters looks at itself."""
+    places = divided.starts(translations)
+    ends = [
+        (source + len(sentence), target + len(translation))
+        for (source, target), sentence, translation in zip(places, divided.sentences, translations, strict=True)
+    ]
+    for gap, (source, target) in zip(divided.gaps, [(0, 0), *ends], strict=True):
+        for place, character in enumerate(gap):
+            if not character.isspace():
+                yield Look(source + place, source + place + 1, target + place, target + place + 1, 1.0)
 
 
 def _moved(look: Look, source: int, target: int) -> Look:

@@ -12,8 +12,9 @@ import sentencex
 Span = tuple[int, int]
 """Start and end of a piece of a text, as in text[start:end]."""
 
-# Every character that str.splitlines() takes for a line break. A sentence never goes past one.
-LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# Every character that str.splitlines() takes for a line break, and the tab, which stands between a number and its
+# paragraph and between the columns of a table: a model would make a space of it. A sentence never goes past one.
+LINE = re.compile(r"[^\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # Layout around a sentence: whitespace, control characters, zero-width space, word joiner, byte order mark.
 OUTER = r"\s\x00-\x1f\x7f-\x9f\u200b\u2060\ufeff"
 BULLETS = re.compile(rf"[{OUTER}]*(?:[-*+>#•‣◦▪●○·–—]+\s+)+")

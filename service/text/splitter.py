@@ -2,10 +2,10 @@
 
 Knows: what of a text is translated and what is layout. Does not know: how tokens are made (it asks), the model.
 
-What is layout, and comes back as it was: line breaks, indentation, every space around a sentence, bullets and quotation
-marks of mail (``- ``, ``> ``) at the start of a line, zero-width and control characters around a sentence, and every
-piece without a letter or a digit (``---``, ``!!!``, an emoji alone): a model knows nothing to say about it, and would
-invent something.
+What is layout, and comes back as it was: line breaks, tabs, indentation, every space around a sentence, bullets and
+quotation marks of mail (``- ``, ``> ``) at the start of a line, zero-width and control characters around a sentence,
+and every piece without a letter or a digit (``---``, ``!!!``, an emoji alone): a model knows nothing to say about it,
+and would invent something.
 """
 
 import unicodedata

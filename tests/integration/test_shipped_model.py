@@ -58,6 +58,18 @@ def test_it_translates() -> None:
         translator.close()
 
 
+def test_no_word_is_translated_by_nothing() -> None:
+    """Alone, these ended at once: an empty translation that nothing told from a whole one."""
+    words = ["happy", "bad", "able", "clean", "old", "crime", "dollar", "famous", "c", "d", "j"]
+    translator = Translator.load(SHIPPED_BUNDLE)
+    try:
+        for beams in BEAMS:
+            results = translator.translate(words, DecodeOptions(num_beams=beams))
+            assert [word for word, result in zip(words, results, strict=True) if not result.text.strip()] == []
+    finally:
+        translator.close()
+
+
 def results_alone(texts: list[str]) -> dict[int, list[tuple[str, float]]]:
     """Each text translated by itself in this process: (translation, score) by beam width."""
     translator = Translator.load(SHIPPED_BUNDLE)

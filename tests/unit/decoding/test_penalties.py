@@ -66,7 +66,8 @@ def test_a_few_more_candidates_give_what_the_whole_vocabulary_gives(
 
 
 def test_the_longest_translation_with_a_penalty_says_how_many_candidates_there_must_be() -> None:
-    """Sentences of different age stand in one batch; those without a penalty need no more than the search."""
+    """Sentences of different age stand in one batch; those without a penalty, and those past their minimum, need none
+    beyond those of the search."""
     penalties = Penalties(END)
     asked = [{"min_length": 5}, {}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 2}]
     penalties.admit([DecodeOptions(num_beams=1, **options) for options in asked])  # type: ignore[arg-type]
@@ -74,7 +75,7 @@ def test_the_longest_translation_with_a_penalty_says_how_many_candidates_there_m
         ([0, 0, 0, 0], 16),
         ([3, 90, 40, 2], 48),
         ([3, 90, 2, 40], 48),
-        ([40, 90, 3, 2], 48),
+        ([40, 90, 3, 2], 16),
         ([3, 90, 15, 2], 16),
         ([3, 90, 16, 2], 32),
     ):
@@ -93,6 +94,21 @@ def test_no_ngram_twice_and_no_early_end() -> None:
     bigrams = list(zip(no_bigram, no_bigram[1:], strict=False))
     assert len(set(bigrams)) == len(bigrams)
     assert END not in long[:9]
+
+
+def test_a_minimum_costs_nothing_where_there_is_room_and_once_it_is_reached() -> None:
+    """A model may ask for one in every request: only greedy search needs a candidate more, and only until then."""
+    begin, later = np.zeros(1, np.int32), np.ones(1, np.int32)
+    for search, more in ((GreedySearch(END, SIZE), 1), (BeamSearch(2, END, SIZE), 0)):
+        search.admit([DecodeOptions(num_beams=search.num_beams, min_length=1)], [SIZE])
+        penalties = search.penalties
+        assert penalties.num_more(begin) == more
+        ids, values = np.array([[[END, 3]]]), np.array([[[-1.0, -2.0]]], np.float32)
+        ids, values = penalties.apply(ids, values, search.prefixes[:, :1], begin)
+        assert ids[0, 0].tolist() == [3, END]
+        assert np.isneginf(values[0, 0, 1])
+        assert penalties.num_more(later) == 0
+        assert not penalties.some
 
 
 def test_an_ngram_is_complete_with_its_last_token_only() -> None:

@@ -5,8 +5,16 @@ from unittest.mock import Mock
 import pytest
 
 from service.decoding.options import DecodeOptions
-from service.engine.pending_text import PendingText
-from service.engine.request import FinishReason, Hypothesis, SentenceResult, TextAnswer, TextResult, Timings
+from service.engine.pending_text import PendingText, each_text_once
+from service.engine.request import (
+    Alternative,
+    FinishReason,
+    Hypothesis,
+    SentenceResult,
+    TextAnswer,
+    TextResult,
+    Timings,
+)
 from service.text.splitter import SplitText
 
 ENDED, LIMITED, REPEATED = FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION
@@ -67,3 +75,9 @@ def test_it_ended_as_the_worst_of_them(reasons: tuple[FinishReason, ...], worst:
     assert answer.finish_reason is worst
     assert answer.length_limited == (LIMITED in reasons)
     assert answer.repetition_found == (REPEATED in reasons)
+
+
+def test_each_text_is_shown_once_with_its_best_score() -> None:
+    """Other tokens may make the same text."""
+    found = [Alternative(text, (number,), -float(number)) for number, text in enumerate(["a", "b", "a", "c", "b"])]
+    assert each_text_once(found) == (found[0], found[1], found[3])

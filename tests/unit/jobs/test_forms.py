@@ -49,6 +49,21 @@ def test_csv_records_keep_their_bytes(batch: Batch):
     )
 
 
+def test_parquet_keeps_what_its_file_says_of_itself(batch: Batch):
+    """Without it pandas has lost its index, and a GeoParquet file is none any more."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    field = pa.field("text", pa.string(), metadata={"unit": "sentence"})
+    for name, own in (("a", "first"), ("b", "second")):
+        schema = pa.schema([field], metadata={"geo": "{}", "of": own})
+        pq.write_table(pa.table([["one", "two"]], schema=schema), f"in-{name}.parquet")
+    assert batch("in-*.parquet", "out.parquet") == 0
+    schema = pq.read_table("out.parquet").schema
+    assert schema.metadata == {b"geo": b"{}", b"of": b"first"}
+    assert schema.field("text").metadata[b"unit"] == b"sentence"
+    assert schema.names == ["text", "id", "translation", "score", "flags"]
+
+
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
 def test_a_translation_with_a_line_break_is_one_field(batch: Batch, line_break: str):
     Path("in.csv").write_bytes(f'text,b\n"one{line_break}two",x\nthree,y\n'.encode())

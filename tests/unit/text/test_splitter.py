@@ -124,6 +124,8 @@ class TestLayout:
         [
             ("One. Two.\r\n\r\nThree.\r\n", ("One.", "Two.", "Three."), ("", " ", "\r\n\r\n", "\r\n")),
             ("    indented\n\tby a tab", ("indented", "by a tab"), ("    ", "\n\t", "")),
+            ("Name\tAge\nAnn\t12\t", ("Name", "Age", "Ann", "12"), ("", "\t", "\n", "\t", "\t")),
+            ("1.\tThe parties agree.", ("1.", "The parties agree."), ("", "\t", "")),
             ("line one\nline two", ("line one", "line two"), ("", "\n", "")),
             ("old Mac\rline", ("old Mac", "line"), ("", "\r", "")),
             ("a\u2028b\x85c\x0bd\x0ce", ("a", "b", "c", "d", "e"), ("", "\u2028", "\x85", "\x0b", "\x0c", "")),
