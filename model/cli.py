@@ -56,7 +56,8 @@ def add_average_command(subparsers: Subparsers) -> None:
         description="Writes a checkpoint whose weights are the mean of the last validated checkpoints of a run, or of "
         "runs of which each went on from the one before. Others have nothing in common to take the mean of.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="a run: it holds step-* folders")
+    about = "a run: it holds step-* folders; named twice, it counts twice"
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help=about)
     parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint to write; it must not exist")
     parser.add_argument(
         "--last", type=int, default=4, metavar="N", help="how many of each, the newest first (default: 4)"
