@@ -88,9 +88,9 @@ class Penalties:
         if not self.some:
             return ids, log_probabilities
         self.steps_to_end = max(self.steps_to_end - 1, 0)
+        if not self.some_repeat and not (ids[lengths < self.min_lengths] == self.end).any():
+            return ids, log_probabilities  # as for most sentences: no end is at hand
         chosen = np.flatnonzero(self.of_repeats() | (lengths < self.min_lengths))
-        if not len(chosen):
-            return ids, log_probabilities
         candidates, values, so_far = ids[chosen], log_probabilities[chosen], lengths[chosen]
         longest = int(so_far.max())
         places = np.arange(longest)
