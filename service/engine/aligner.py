@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 from service.decoding.options import DecodeOptions
 from service.engine.gathering import Gathering
@@ -86,7 +86,10 @@ class TextAlignment(Gathering[ScoredAnswer]):
             found += links(answer.alignment, source_spans, self.tokenizer.decoded_spans(ids), start)
         timings = replace(self.result.timings, align_s=time.monotonic() - self.started)
         if isinstance(split, HtmlText):
-            looks = [Look(*astuple(link)) for link in found]
+            looks = [
+                Look(link.source_start, link.source_end, link.target_start, link.target_end, link.weight)
+                for link in found
+            ]
             best = replace(self.result.alternatives[0], text=split.join(texts, looks))
             return replace(self.result, alternatives=(best,), timings=timings)
         return replace(self.result, alignment=tuple(found), timings=timings)

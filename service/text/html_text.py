@@ -6,7 +6,7 @@ Knows: which parts of HTML are text. Does not know: how a text is divided into s
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain
 
-from service.text.placement import Look, place_tags
+from service.text.placement import Look, escaped, place_tags
 from service.text.segments import Segment, segments
 from service.text.splitter import SplitText, Tokens
 
@@ -32,12 +32,12 @@ class HtmlText:
         self.was_cut = any(divided.was_cut for _, divided in self._segments)
         self.needs_looks = any(segment.tags for segment, _ in self._segments)
 
-    def join(self, translations: Sequence[str], looks: Sequence[Look] = ()) -> str:
+    def join(self, translations: Sequence[str], looks: Sequence[Look] | None = None) -> str:
         """The translated HTML.
 
         Args:
             looks: what each part of the translation looked at, in ascending order of the target, by the characters that
-                starts() counts.
+                starts() counts; None: nobody knows yet, and tags within sentences are left out.
 
         Raises:
             ValueError: not as many translations as there are sentences.
@@ -45,19 +45,22 @@ class HtmlText:
         if len(translations) != len(self.sentences):
             raise ValueError(f"{len(translations)} translations for {len(self.sentences)} sentences")
         texts = [divided.join(own) for divided, own in self._own(translations)]
+        placed = map(escaped, texts) if looks is None else self._placed(translations, texts, looks)
+        return "".join(part if isinstance(part, str) else next(placed) for part in self._parts)
+
+    def _placed(self, translations: Sequence[str], texts: Sequence[str], looks: Sequence[Look]) -> Iterator[str]:
+        """Each segment's translation with its tags."""
         sources = accumulate((len(segment.text) for segment, _ in self._segments), initial=0)
         targets = list(accumulate(map(len, texts), initial=0))
-        moved = (
-            [_moved(look, source, target) for look in own]
-            for source, target, own in zip(sources, targets, _by_segment(looks, targets), strict=False)
+        found = zip(
+            self._segments, texts, self._own(translations), sources, targets, _by_segment(looks, targets), strict=False
         )
-        placed = (
-            place_tags(segment, text, [*own_looks, *_looks_of_gaps(divided, own)])
-            for (segment, _), text, own_looks, (divided, own) in zip(
-                self._segments, texts, moved, self._own(translations), strict=False
-            )
-        )
-        return "".join(part if isinstance(part, str) else next(placed) for part in self._parts)
+        for (segment, _), text, (divided, own), source, target, own_looks in found:
+            if segment.tags:
+                of_sentences = (_moved(look, source, target) for look in own_looks)
+                yield place_tags(segment, text, [*of_sentences, *_looks_of_gaps(divided, own)])
+            else:
+                yield escaped(text)
 
     def starts(self, translations: Sequence[str]) -> list[tuple[int, int]]:
         """Where each sentence begins in the text without its tags, and its translation in the joined text without them;

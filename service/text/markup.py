@@ -37,10 +37,7 @@ BLOCKS: Final = _names(
 )
 VOID: Final = _names("img input wbr")  # those of BLOCKS are breaks in any case
 UNTRANSLATED: Final = _names("code kbd math samp script style svg tt var")
-WORDS: Final = _names(
-    "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark q ruby s small span strike strong sub sup "
-    "time u"
-)
+MAX_MISSING: Final = 100  # of so many things looked for in vain no more are looked for: time stays linear
 PREFORMATTED: Final = frozenset(["pre", "textarea"])
 
 
@@ -108,10 +105,9 @@ class _Reader:
         raw, name = match[0], match["name"].lower()
         if name.isdigit() and not raw.endswith("/>") and self.is_missing(f"</{name}>"):
             return None
-        is_known = name in BLOCKS or name in WORDS or name in UNTRANSLATED
         if not match["close"] and not raw.endswith("/>"):
-            is_kept = name in UNTRANSLATED or (is_known and _NOT_TRANSLATED.search(raw) is not None)
-            if is_kept and name not in self.missing:
+            is_kept = name in UNTRANSLATED or _NOT_TRANSLATED.search(raw) is not None
+            if is_kept and name not in self.missing and len(self.missing) < MAX_MISSING:
                 stop = self.end_of_element(name, match.end())
                 if stop is not None:
                     return Piece(Kind.BREAK if name in BLOCKS else Kind.ALONE, self.html[start:stop], name)
@@ -131,7 +127,9 @@ class _Reader:
         """Where the element ends whose content begins at ``position``; None where it does not."""
         is_script = name in ("script", "style")  # their content has no tags, whatever it looks like
         depth = 1
-        for match in re.compile(rf"<(/?){name}(?![^\s/>])[^<>]*+>", re.IGNORECASE).finditer(self.html, position):
+        for match in re.compile(rf"<(/?){re.escape(name)}(?![^\s/>])[^<>]*+>", re.IGNORECASE).finditer(
+            self.html, position
+        ):
             if match[1]:
                 depth -= 1
             elif not is_script and not match[0].endswith("/>"):

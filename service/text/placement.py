@@ -37,10 +37,13 @@ class Look:
     weight: float
 
 
+def escaped(text: str) -> str:
+    """A text without tags as HTML."""
+    return html.escape(text, quote=False)
+
+
 def place_tags(segment: Segment, translation: str, looks: Sequence[Look]) -> str:
     """The translation as HTML, with the segment's tags; ``looks`` are in characters of both."""
-    if not segment.tags:
-        return html.escape(translation, quote=False)
     return _Placement(segment.text, translation, looks).between(segment.tags)
 
 
@@ -78,11 +81,10 @@ class _Placement:
         """The whole translation, with these tags."""
         count = len(self.units)
         first, last = (self.units[0][0], self.units[-1][1]) if count else (0, 0)
-        parts = [self.escaped(0, first), self.region(tags, 0, count), self.escaped(last, len(self.translation))]
-        return "".join(parts)
+        return "".join([self.shown(0, first), self.region(tags, 0, count), self.shown(last, len(self.translation))])
 
-    def escaped(self, start: int, end: int) -> str:
-        return html.escape(self.translation[start:end], quote=False)
+    def shown(self, start: int, end: int) -> str:
+        return escaped(self.translation[start:end])
 
     def region(self, tags: Sequence[Tag], low: int, high: int) -> str:
         """Units ``low`` to before ``high`` with what is between them, and these tags, of which none goes further."""
@@ -99,10 +101,10 @@ class _Placement:
                 parts += [tag.opening, self.region(tag.inside, unit, end), tag.closing]
             else:
                 end = unit + 1
-                parts.append(self.escaped(*self.units[unit]))
+                parts.append(self.shown(*self.units[unit]))
             parts += [_parted(tag, is_before=False) for tag in behind.get(end - 1, ())]
             if end < high:
-                parts.append(self.escaped(self.units[end - 1][1], self.units[end][0]))
+                parts.append(self.shown(self.units[end - 1][1], self.units[end][0]))
             unit = end
         return "".join(parts)
 

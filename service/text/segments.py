@@ -157,8 +157,8 @@ class _Reader:
             if piece.kind is Kind.TEXT:
                 self.add_text(html.unescape(piece.raw))
             elif partner > place and piece.name in RAISED and not self.has_letters(place, partner):
-                self.add_tag("".join(each.raw for each in self.found[place : partner + 1]))
-                place = partner
+                note = self.add_tag("".join(each.raw for each in self.found[place : partner + 1]))
+                note.leans_left, place = not note.has_space_before, partner
             elif partner > place:
                 self.open.append(self.add_tag(piece.raw))
             elif partner >= first:

@@ -100,10 +100,15 @@ class Admission:
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Waits until no call is open; True if that came in time."""
-        if self._idle.is_set():
-            return True
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            return False
+        return await set_in_time(self._idle, timeout_s)
+
+
+async def set_in_time(event: asyncio.Event, timeout_s: float) -> bool:
+    """Waits until it is set; True if that came in time, or before."""
+    if event.is_set():
         return True
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True

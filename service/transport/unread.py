@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from service.errors import Overloaded, QuotaExceeded
-from service.transport.admission import OVERLOAD_RETRY_S
+from service.transport.admission import OVERLOAD_RETRY_S, set_in_time
 
 # gRPC holds about twice as much.
 MAX_BYTES = 64 * 1024 * 1024
@@ -73,10 +73,4 @@ class UnreadAnswers:
 
     async def wait_none(self, timeout_s: float) -> bool:
         """Waits until every answer has left; True if that came in time."""
-        if not self._total:
-            return True
-        try:
-            await asyncio.wait_for(self._none.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return await set_in_time(self._none, timeout_s)

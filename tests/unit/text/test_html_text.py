@@ -84,6 +84,7 @@ def test_things_alone_stand_beside_their_words():
         "<img src=a> Le bouton, pousse."
     )
     assert joined("A word<sup>1</sup> more.", "Plus un mot.", order=[[2, 0, 1, 3]]) == "Plus un mot<sup>1</sup>."
+    assert joined("A word<sup>1</sup>, two.", "Deux, un mot.", order=[[3, 2, 0, 1, 4]]) == "Deux, un mot<sup>1</sup>."
     assert joined("Run <code>a &lt; b</code> now.", "Lance maintenant.") == "Lance <code>a &lt; b</code> maintenant."
     assert joined("One<wbr> two.", "Un deux.") == "Un<wbr> deux."
     assert joined("x <b>One two", "x Un deux") == "x <b>Un deux"
@@ -113,6 +114,10 @@ def test_letters_of_scripts_without_spaces_are_words_of_their_own():
     text = divided("I am <b>a cat</b>.")
     looks = [Look(0, 1, 0, 2, 0.9), Look(7, 10, 3, 4, 0.9), Look(2, 4, 4, 6, 0.9), Look(10, 11, 6, 7, 0.9)]
     assert text.join(["吾輩は猫である。"], looks) == "吾輩は<b>猫</b>である。"
+
+
+def test_before_anything_is_known_of_the_words_tags_within_sentences_are_left_out():
+    assert divided("<p>A <b>word</b>.</p><p>&lt;</p>").join(["Un <mot>."]) == "<p>Un &lt;mot&gt;.</p><p>&lt;</p>"
 
 
 def test_as_many_translations_as_sentences():

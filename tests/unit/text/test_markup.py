@@ -71,6 +71,7 @@ def test_what_is_no_tag_is_text(text: str):
         '<span translate="no">A <span>B</span></span>',
         "<span class='c notranslate'>A</span>",
         "<em class=notranslate>A</em>",
+        "<x-y.z translate=no>A</x-y.z>",
     ],
 )
 def test_what_stays_as_it_is(alone: str):
