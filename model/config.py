@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from model.scripts import known_scripts
 from model.sections import require
+from model.variants import MAKERS
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HEAD_WIDTHS = 8
@@ -108,6 +109,8 @@ class CorpusConfig:
     mostly of another are dropped. Unset: not checked."""
     target_script: str | None = None
     """The same for the target."""
+    variant: str | None = None
+    """What is made of each pair: capitals, lowercase, numbers or copies (model/variants.py). Unset: the pair itself."""
     max_pairs: int | None = None
     """Use only the first so many fit pairs."""
 
@@ -122,6 +125,10 @@ class CorpusConfig:
         require(self.max_length_ratio >= 1, f"{where}: max_length_ratio ({self.max_length_ratio}) must be >= 1")
         require(self.max_pairs is None or self.max_pairs >= 1, f"{where}: max_pairs ({self.max_pairs}) must be >= 1")
         require(0 < self.weight < math.inf, f"{where}: weight ({self.weight}) must be > 0 and finite")
+        require(
+            self.variant is None or self.variant in MAKERS,
+            f"{where}: variant ({self.variant!r}) must be {', '.join(MAKERS)}",
+        )
         for key in ("source_script", "target_script"):
             for script in (getattr(self, key) or "").lower().split():
                 require(script in known_scripts(), f"{where}: {key}: {script!r} is no script that a letter's name has")

@@ -19,6 +19,7 @@ from typing import IO, Any
 from model.config import CorpusConfig
 from model.scripts import is_in_script
 from model.seen_pairs import SeenPairs
+from model.variants import NOTHING, varied
 from service.runtime.tokenizer import Tokenizer
 
 PAIRS_PER_BLOCK = 10_000
@@ -69,11 +70,16 @@ def read_lines(name: str) -> Iterator[str]:
 
 
 def read_pairs(config: CorpusConfig) -> Iterator[tuple[str, str]]:
-    """(source, target) of each line, in file order.
+    """(source, target) of each line, in file order, as the corpus' variant has it.
 
     Raises:
         CorpusError: a TSV line without exactly the two columns, two files of different length, or one of read_lines.
     """
+    pairs = read_files(config)
+    return pairs if config.variant is None else varied(pairs, config.variant)
+
+
+def read_files(config: CorpusConfig) -> Iterator[tuple[str, str]]:
     if config.tsv is not None:
         yield from read_tsv(config.tsv)
     elif config.source is not None and config.target is not None:
@@ -130,6 +136,8 @@ def sample_pairs(config: CorpusConfig, size: int, rng: random.Random) -> tuple[l
 
 def unfit(source: str, target: str, num_source: int, num_target: int, config: CorpusConfig) -> str | None:
     """Why a pair is not used (one word that counts are kept under), or None where it is fit."""
+    if config.variant is not None and (source, target) == NOTHING:
+        return "no_variant"
     if not source.strip() or not target.strip() or not num_source or not num_target:
         return "empty"
     if max(num_source, num_target) > config.max_tokens:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from model.config import CorpusConfig
 from model.corpus import CorpusError, corpus_files, fit_pairs, read_pairs
+from model.variants import VARIANTS_VERSION
 from service.runtime.tokenizer import Tokenizer
 
 STORE_VERSION = 2
@@ -62,6 +63,7 @@ def fingerprint(config: CorpusConfig, tokenizer: Tokenizer) -> str:
         config.max_pairs,
     ]
     rules += [config.source_script, config.target_script]
+    rules += [config.variant, VARIANTS_VERSION] if config.variant else []
     text = json.dumps([STORE_VERSION, files, rules, tokenizer.sha256])
     return hashlib.sha256(text.encode()).hexdigest()
 

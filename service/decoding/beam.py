@@ -15,7 +15,6 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +22,9 @@ from numpy.typing import NDArray
 from service.decoding.options import DecodeOptions
 from service.decoding.penalties import Penalties
 from service.decoding.repetition import LoopWatch
-from service.decoding.search import Advance, Found
+from service.decoding.search import Advance, Found, first_places, is_any
 
 NOTHING = -np.inf
-
-
-@lru_cache(maxsize=1024)
-def first_places(count: int, width: int) -> NDArray[np.intp]:
-    """(count, 1), not to be written to: where each row begins in a flattened array (count, width)."""
-    places = np.arange(0, count * width, width)[:, None]
-    places.setflags(write=False)
-    return places
-
-
-def is_any(what: NDArray[np.bool_]) -> bool:
-    """Whether any is true: a quarter of what ``what.any()`` takes, which is more than most steps' arithmetic."""
-    return int(np.count_nonzero(what)) > 0
 
 
 class BeamSearch:
@@ -123,7 +109,7 @@ class BeamSearch:
 
     def firsts(self, width: int) -> NDArray[np.intp]:
         """(n, 1): where each sentence begins in a flattened array (n, width)."""
-        return first_places(len(self), width)
+        return first_places(len(self), width)[:, None]
 
     def extend(self, parents: NDArray[np.intp], tokens: NDArray[np.int64]) -> None:
         """Each beam becomes its parent's ids and a token; parents, tokens (n, K)."""
@@ -131,8 +117,7 @@ class BeamSearch:
         beams, size = self.num_beams, self.ids.shape[2]
         flat = self.ids.reshape(-1, size)
         self.ids[:, :, :longest] = flat[:, :longest].take(parents + self.firsts(beams), axis=0)
-        last = first_places(self.live.size, size).reshape(-1, beams) + (self.lengths[:, None] - 1)
-        flat.reshape(-1)[last] = tokens
+        self.ids.put(first_places(self.live.size, size).reshape(-1, beams) + (self.lengths[:, None] - 1), tokens)
 
     def best_extensions(
         self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]

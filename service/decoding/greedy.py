@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.decoding.options import DecodeOptions
 from service.decoding.penalties import Penalties
 from service.decoding.repetition import LoopWatch
-from service.decoding.search import Advance, Found
+from service.decoding.search import Advance, Found, first_places
 
 
 class GreedySearch:
@@ -50,11 +50,14 @@ class GreedySearch:
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         tokens = ids[:, :, 0]
-        self.ids[np.arange(len(self)), self.lengths] = tokens[:, 0]
+        newest = tokens[:, 0]
+        self.ids.put(first_places(*self.ids.shape) + self.lengths, newest)
         self.lengths += 1
         self.totals += log_probabilities[:, 0, 0]
         failed = np.isnan(self.totals)
-        done = (tokens[:, 0] == self.end) | (self.lengths == self.max_lengths) | failed
+        done = newest == self.end
+        done |= self.lengths == self.max_lengths
+        done |= failed
         for sentence in self.loops.looping(self.ids, self.lengths):
             done[sentence] = True
         return Advance(tokens, None, done, failed)

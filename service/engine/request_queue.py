@@ -132,6 +132,9 @@ class RequestQueue:
         with self.changed:
             self.active_rows[worker] = active_rows
             self.max_rows = max_rows * len(self.active_rows)
+            if not len(self.waiting):
+                self.load.stepped(now)
+                return Plan()
             share = -(-(sum(self.active_rows) + self.num_rows) // len(self.active_rows))
             # Below its share a worker takes at least one sentence, however wide, so that none is left between two
             # shares.
@@ -151,7 +154,7 @@ class RequestQueue:
 
     def is_alone(self, worker: int) -> bool:
         """Whether no other worker has rows now."""
-        return not any(rows for number, rows in enumerate(self.active_rows) if number != worker)
+        return sum(self.active_rows) == self.active_rows[worker]
 
     def first_width(self) -> int:
         line = self.waiting.next_line()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.decoding.beam import BeamSearch
 from service.decoding.greedy import GreedySearch
 from service.decoding.rules import DecodingRules
-from service.decoding.search import Advance, Found, Search
+from service.decoding.search import Advance, Found, Search, is_any
 from service.engine.observer import EngineObserver
 from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceAnswer, SentenceResult, Timings
 from service.engine.request_queue import RequestQueue
@@ -183,12 +183,14 @@ class Worker:
             binding = self.bindings[decoder.num_beams] = self.sessions.bind_step(decoder, self.cache)
         if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
             self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
-        self.cache.reserve_target(int(self.cache.lengths[:num_rows].max()) + 1, num_rows)
+        self.cache.reserve_target(max(self.cache.lengths[:num_rows].tolist()) + 1, num_rows)
         inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
         candidates = binding.run(inputs, num_sentences, self.queue.is_alone(self.number))
         self.cache.lengths[:num_rows] += 1
         for beams, group in list(batch.groups.items()):
-            ids, log_probabilities = candidates.ids[group.rows], candidates.log_probabilities[group.rows]
+            # take(): a quarter of what an index takes
+            ids = candidates.ids.take(group.rows, axis=0)
+            log_probabilities = candidates.log_probabilities.take(group.rows, axis=0)
             search = group.search
             if search.penalties.some:
                 ids, log_probabilities = search.penalties.apply(ids, log_probabilities, search.prefixes, search.lengths)
@@ -226,7 +228,7 @@ class Worker:
                 self.cache.copy_rows(moves.sources, moves.targets)
             self.layout_cache = None
         self.tokens[group.rows] = advance.tokens
-        if not advance.done.any():
+        if not is_any(advance.done):
             return
         members = [group.members[i] for i in np.flatnonzero(advance.done)]
         found = [self.hypotheses(group.search, int(i), group.members[i]) for i in np.flatnonzero(advance.done)]

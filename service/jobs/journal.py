@@ -9,6 +9,8 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from service.errors import OutputError
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -37,6 +39,9 @@ class Journal:
 
     Attributes:
         last: the newest checkpoint.
+
+    Raises:
+        OutputError: a line is whole, but no checkpoint of this version; nothing was changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +50,14 @@ class Journal:
         num_bytes = 0
         with path.open("rb") as written:
             for line in written:
-                checkpoint = _parsed(line)
+                try:
+                    checkpoint = _parsed(line)
+                except (TypeError, ValueError):
+                    self._file.close()
+                    raise OutputError(
+                        f"{path} was written by another version of Dragoman: finish the job with that one, or start "
+                        "over with --restart"
+                    ) from None
                 if checkpoint is None:  # torn by a kill; nothing after it was promised
                     break
                 self.last = checkpoint

@@ -135,6 +135,7 @@ class BoundShape:
         self.bind("source_lengths_less_1", cache.source_lengths_less_1, (num_sentences,))
         self.tokens, self.row_queries = np.empty(num_rows, np.int64), np.empty(num_rows, np.int64)
         self.query_rows = np.empty(num_sentences * decoder.num_beams, np.int64)
+        self.laid_out: NDArray[np.int64] | None = None
         for name in ("tokens", "row_queries", "query_rows"):
             array: NDArray[np.int64] = getattr(self, name)
             self.bind(name, array, array.shape)
@@ -155,8 +156,10 @@ class BoundShape:
 
     def run(self, inputs: StepInputs) -> Candidates:
         self.tokens[:] = inputs.tokens
-        self.query_rows[:] = inputs.query_rows
-        self.row_queries[:] = inputs.row_queries
+        if inputs.query_rows is not self.laid_out:  # the layout of the step before, as mostly
+            self.laid_out = inputs.query_rows
+            self.query_rows[:] = inputs.query_rows
+            self.row_queries[:] = inputs.row_queries
         self.decoder.session.run_with_iobinding(self.binding)
         return self.candidates
 

@@ -5,6 +5,7 @@ The real thing, a process killed with SIGKILL, is in tests/faults/test_batch_kil
 
 import os
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from service.errors import OutputError
 from service.jobs import windows
 from service.jobs.journal import Checkpoint, Journal
 from tests.unit.jobs.conftest import Batch
@@ -125,3 +127,16 @@ def test_a_torn_journal_gives_the_last_whole_checkpoint(
     found.close()
     assert found.last == ([Checkpoint(), *whole])[-1]
     assert path.stat().st_size == ([0, *ends])[len(whole)]
+
+
+@pytest.mark.parametrize("content", [b'{"rows": 3, "of_tomorrow": 1}', b"[1]", b"not JSON"])
+def test_a_journal_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(Checkpoint(rows=2))
+    journal.close()
+    path.write_bytes(path.read_bytes() + b"%08x %s\n" % (zlib.crc32(content), content))
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="another version of Dragoman: finish the job with that one"):
+        Journal(path)
+    assert path.read_bytes() == before
