@@ -1,5 +1,8 @@
 """How good a bundle translates: sacreBLEU and chrF on every test set, greedy and beam, in every precision.
 
+Beside a test set stand its variants (model/variants.py): the same sentences as people type them, in capitals, without
+capitals and full stop, with other numbers, with addresses and codes that must stay as they are.
+
 Knows: where the test sets are (NOTICE says whose they are). Does not know: how a sentence is translated.
 """
 
@@ -14,13 +17,22 @@ from typing import Any
 from benchmarks import report
 from benchmarks.host_memory import device_or_rehearsal
 from model.evaluate import score
+from model.variants import NOTHING, varied
 from service.decoding.options import DecodeOptions
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.runtime.bundle import Bundle
 
 BEAMS = (1, 4)
-TESTS = ("tatoeba.test", "newstest2013", "europarl.dev")
+TESTS = (
+    "tatoeba.test",
+    "newstest2013",
+    "europarl.dev",
+    "tatoeba.test capitals",
+    "tatoeba.test lowercase",
+    "tatoeba.test copies",
+    "europarl.dev numbers",
+)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -29,7 +41,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_test_set(folder: Path, name: str, source: str, target: str) -> tuple[list[str], list[str]]:
-    """Sources and references of ``tatoeba.test``, ``newstest2013`` or ``europarl.dev``."""
+    """Sources and references of ``tatoeba.test``, ``newstest2013`` or ``europarl.dev``, or of a variant of it."""
+    name, _, variant = name.partition(" ")
+    if variant:
+        sources, references = read_test_set(folder, name, source, target)
+        pairs = [pair for pair in varied(zip(sources, references, strict=True), variant) if pair != NOTHING]
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     pair = f"{source}-{target}"
     if name == "tatoeba.test":
         columns = [line.split("\t") for line in read_lines(folder / pair / "tatoeba.test.tsv.gz")]

@@ -7,6 +7,8 @@ the pair, its line and the lines before it, so that preparing it again gives the
 
     capitals     THE DOOR IS OPEN.           LA PORTE EST OUVERTE.
     lowercase    the door is open            la porte est ouverte
+    title        The Door Is Open            La porte est ouverte
+    typographic  \u201cIt\u2019s open\u201d \u2013 \u2026       the target stays as it is: one form is enough to write
     numbers      He has 31 sons.             Il a 31 fils.                  from 3 sons: digits both sides have
     copies       The door is open (a@b.org)  La porte est ouverte (a@b.org) addresses, codes, placeholders, numbers
 """
@@ -19,14 +21,17 @@ from collections.abc import Callable, Iterable, Iterator
 
 Pair = tuple[str, str]
 
-VARIANTS_VERSION = 1  # another one where the same pair becomes something else
+VARIANTS_VERSION = 2  # another one where the same pair becomes something else
 
 NOTHING: Pair = ("", "")
 """Stands for a pair of which a variant can make nothing."""
 RECENT_WORDS = 1000
 FINAL_PUNCTUATION = re.compile("\\s*[.!?\\u2026\\u3002\\uff01\\uff1f\\u0964]+\\s*$")
+DOUBLE_QUOTED, SINGLE_QUOTED = re.compile('"([^"]*)"'), re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+LONGEST_TITLE, SMALL_WORD = 12, 3  # words; letters
 DIGITS = re.compile(r"\d+")
 ENDINGS = ("com", "org", "net", "fr", "de", "eu", "co.uk", "io")
+SYMBOLS = "\u2192\u2022\u2713\u2605\u2665\u00a9\u00ae\u00b0\u00a7\u20ac\u00a3\u2190\u2714\u26a0\u2764"
 FILE_TYPES = ("pdf", "txt", "png", "docx", "csv", "py", "html", "zip")
 
 
@@ -44,6 +49,30 @@ def lowercase(source: str, target: str, _: random.Random) -> Pair:
         bare_target = bare_target[:1].lower() + bare_target[1:]
     varied = bare_source.lower(), bare_target
     return NOTHING if "" in varied or varied == (source, target) else varied
+
+
+def title(source: str, target: str, rng: random.Random) -> Pair:
+    """The source as a headline or a button, the target without the end of the sentence."""
+    bare_source, bare_target = (FINAL_PUNCTUATION.sub("", side) for side in (source, target))
+    words = bare_source.split(" ")
+    last = len(words) - 1
+    if last >= LONGEST_TITLE:
+        return NOTHING
+    large = [
+        word if 0 < place < last and len(word) <= SMALL_WORD and rng.random() < 0.7 else word[:1].upper() + word[1:]
+        for place, word in enumerate(words)
+    ]
+    varied = " ".join(large), bare_target
+    return NOTHING if "" in varied or varied == (source, target) else varied
+
+
+def typographic(source: str, target: str, rng: random.Random) -> Pair:
+    """Quotes, apostrophes, dashes and dots of the source as word processors and telephones make them."""
+    dash = rng.choice((" \u2013 ", " \u2014 ", "\u2014"))
+    made = DOUBLE_QUOTED.sub("\u201c\\1\u201d", source)
+    made = SINGLE_QUOTED.sub("\u2018\\1\u2019", made).replace("'", "\u2019")
+    made = made.replace(" - ", dash).replace("...", "\u2026")
+    return NOTHING if made == source else (made, target)
 
 
 def numbers(source: str, target: str, rng: random.Random) -> Pair:
@@ -83,7 +112,8 @@ class Copies:
 
     def __call__(self, source: str, target: str, rng: random.Random) -> Pair:
         self.words.extend(word for word in re.findall(r"[A-Za-z]+", source) if len(word) > 2)
-        unit = rng.choice((self.address, self.mail, self.code, self.number, self.placeholder, self.file))(rng)
+        kinds = (self.address, self.mail, self.code, self.number, self.placeholder, self.file, self.symbol)
+        unit = rng.choice(kinds)(rng)
         ends = [FINAL_PUNCTUATION.search(side) for side in (source, target)]
         where = rng.randrange(4)
         if where == 0 or not source.strip() or not target.strip():
@@ -143,6 +173,12 @@ class Copies:
         word = self.word(rng)
         return rng.choice((f"{{{word}}}", f"{{{rng.randrange(10)}}}", "%s", "%d", f"%({word})s", f"${{{word}}}"))
 
+    def symbol(self, rng: random.Random) -> str:
+        """Often an emoji."""
+        return rng.choice(
+            (chr(rng.randrange(0x1F300, 0x1F650)), rng.choice(SYMBOLS), chr(rng.randrange(0x1F600, 0x1F645)))
+        )
+
     def file(self, rng: random.Random) -> str:
         name = rng.choice((self.word(rng), f"{self.word(rng)}_{self.word(rng)}", f"{self.word(rng)}-{digits(2, rng)}"))
         folder = rng.choice(("", "", f"/{self.word(rng)}/", f"/{self.word(rng)}/{self.word(rng)}/", "C:\\"))
@@ -152,6 +188,8 @@ class Copies:
 MAKERS: dict[str, Callable[[], Callable[[str, str, random.Random], Pair]]] = {
     "capitals": lambda: capitals,
     "lowercase": lambda: lowercase,
+    "title": lambda: title,
+    "typographic": lambda: typographic,
     "numbers": lambda: numbers,
     "copies": Copies,
 }

@@ -39,6 +39,15 @@ def made(variant: str, pair: tuple[str, str]) -> tuple[str, str]:
         ("lowercase", PAIRS[1], ("tom saw mary in paris", "Tom a vu Marie à Paris")),
         ("lowercase", ("two", "deux"), NOTHING),
         ("lowercase", ("?!", "…"), NOTHING),
+        ("title", ("where does John live?", "où vit John ?"), ("Where Does John Live", "où vit John")),
+        ("title", ("a " * 20, "un " * 20), NOTHING),
+        (
+            "typographic",
+            ('It\'s "open", he said...', "C'est."),
+            ("It\u2019s \u201copen\u201d, he said\u2026", "C'est."),
+        ),
+        ("typographic", ("The boys' 'car'", "x"), ("The boys\u2019 \u2018car\u2019", "x")),
+        ("typographic", PAIRS[0], NOTHING),
         ("numbers", PAIRS[0], NOTHING),
         ("numbers", ("He has 3 sons.", "Il a trois fils."), NOTHING),
         ("numbers", ("1 of 2", "1 sur 2, 2"), NOTHING),
@@ -111,5 +120,8 @@ def test_a_corpus_of_variants_beside_its_corpus(tmp_path: Path, tokenizer: Token
 
 
 def test_an_unknown_variant_is_named() -> None:
-    with pytest.raises(TrainingConfigError, match=r"variant \('upper'\) must be capitals, lowercase, numbers, copies"):
+    with pytest.raises(
+        TrainingConfigError,
+        match=r"variant \('upper'\) must be capitals, lowercase, title, typographic, numbers, copies",
+    ):
         CorpusConfig(name="a", tsv="a.tsv", variant="upper")
