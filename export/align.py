@@ -19,6 +19,7 @@ from model.reference_decode import constrained, search_greedily
 from service.errors import ConfigurationError, InputError, OutputError
 from service.runtime.bundle import Bundle, Language, Manifest
 from service.runtime.piece_tokenizer import tokenizer_of
+from service.text.reading import Reading
 
 
 def add_align_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -116,24 +117,27 @@ def align(
     tokenizer, (source_language, target_language) = tokenizer_of(bundle), languages
     runner = GraphRunner(bundle.root, manifest.precisions[chosen], manifest.shape, tokenizer.start)
     prefix, first, end = (*target_language.prefix, *source_language.prefix), target_language.first, tokenizer.end
-    ids = tokenizer.encode([text])[0]
+    decoding = manifest.decoding
+    codes = manifest.source_language, manifest.target_language
+    reading = Reading(decoding.lowers_capitals, decoding.plain_quotes, *codes)
+    read = reading.read(text)
+    ids = tokenizer.encode([read])[0]
     source = [*prefix, *ids, end]
     check_length("the text", source, len(prefix), manifest.max_source_tokens)
     if translation is None:
-        decoding = manifest.decoding
         limit = min(decoding.max_length or 3 * len(source) + 16, manifest.max_target_tokens)
         last = end if decoding.force_end else None
         own_options = extend_with_penalties(runner, source, limit, end, decoding)
         extend = constrained(own_options, first, decoding.banned, last, limit)
         target = search_greedily(extend, end, limit, source).ids
         own = [token for token in target[len(first) :] if token != end]
-        translation, spans = tokenizer.decode([own])[0], tokenizer.decoded_spans(own)
+        translation, spans = reading.written(text, tokenizer.decode([own])[0]), tokenizer.decoded_spans(own)
     else:
-        target = [*first, *tokenizer.encode_target([translation])[0], end]
-        spans = tokenizer.target_spans(translation)
+        given = reading.read_target(text, translation)
+        target, spans = [*first, *tokenizer.encode_target([given])[0], end], tokenizer.target_spans(given)
     check_length("the translation", target, len(first), manifest.max_target_tokens)
     _, attention = runner.score([source], [target])
-    words = words_at(text, tokenizer.spans(text)), words_at(translation, spans)
+    words = words_at(text, tokenizer.spans(read)), words_at(translation, spans)
     return align_words(*words, np.asarray(attention[0, len(first) :, len(prefix) :], float))
 
 

@@ -55,6 +55,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         f"{CALIBRATION_LINES} lines in all are used; may be given several times (default: texts drawn from the "
         "vocabulary's probabilities)",
     )
+    add_reading(export)
     export.add_argument("--golden", type=Path, help="file of source sentences to choose golden translations from")
     export.add_argument(
         "--card", type=Path, help="JSON file about training text, licence and scores, kept in the bundle"
@@ -67,6 +68,20 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     layout.add_argument("folder", type=Path, help="what to write; replaced if this command wrote it before")
     layout.set_defaults(run=run_export_transformers)
     add_derive_command(commands)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lower-capitals",
+        action="store_true",
+        help="the service reads sentences in capitals in lower case and puts their translations into capitals: for a "
+        "model that has seen few capitals",
+    )
+    parser.add_argument(
+        "--plain-quotes",
+        action="store_true",
+        help="the service reads typographic quotes and apostrophes as plain ones: for a model that has seen few",
+    )
 
 
 def add_derive_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -167,7 +182,11 @@ def run_export(arguments: argparse.Namespace) -> int:
             calibration_texts=texts_for_scales(sample, tokenizer, precisions),
             golden_texts=tuple(read_all_lines(arguments.golden)) if arguments.golden else (),
             card=read_card(arguments.card) if arguments.card else {},
-            decoding=Decoding(min_length=1),  # a text is never translated by nothing
+            decoding=Decoding(
+                min_length=1,  # a text is never translated by nothing
+                lowers_capitals=arguments.lower_capitals,
+                plain_quotes=arguments.plain_quotes,
+            ),
         )
         reports = write_bundle(model, tokenizer, description, arguments.bundle, options)
     except (ExportError, VerificationError) as error:

@@ -11,6 +11,8 @@ from export.graph_runner import GraphRunner
 from model.reference_decode import Extend, constrained, search_beams, search_greedily, with_penalties
 from service.runtime.bundle import Decoding, Golden, Language
 from service.runtime.tokenizer import Tokenizer
+from service.text.capitals import is_in_capitals
+from service.text.reading import Reading
 from service.text.splitter import TextSplitter
 
 NUM_BEAMS, MAX_GOLDEN, MAX_LENGTH = 4, 4, 60
@@ -42,9 +44,9 @@ def extend_with_penalties(
 
 def single_sentences(texts: Sequence[str], tokenizer: Tokenizer, language: str, max_tokens: int) -> list[str]:
     """Those of ``texts`` that the service takes for one sentence, of at most ``max_tokens``, with nothing around it: of
-    others a bundle cannot say what the service will answer."""
+    others a bundle cannot say what the service will answer. None in capitals: some models read these otherwise."""
     splitter = TextSplitter(language, max_tokens, tokenizer.encode)
-    return [text for text in texts if splitter.split(text).sentences == (text,)]
+    return [text for text in texts if splitter.split(text).sentences == (text,) and not is_in_capitals(text)]
 
 
 def golden_translations(
@@ -65,7 +67,8 @@ def golden_translations(
     golden: list[Golden] = []
     last = tokenizer.end if decoding.force_end else None
     prefix = [*languages[1].prefix, *languages[0].prefix]
-    for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
+    reading = Reading(plain_quotes=decoding.plain_quotes)
+    for text, ids in zip(texts, tokenizer.encode([reading.read(text) for text in texts]), strict=True):
         source = [*prefix, *ids, tokenizer.end]
         length = min(decoding.max_length or 3 * len(source) + 16, max_target_tokens)
         rules = (languages[1].first, decoding.banned, last, length)

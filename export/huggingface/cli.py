@@ -4,12 +4,14 @@ Knows: arguments and messages. Does not know: how a checkpoint is read or a bund
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from export.cli import (
     CALIBRATION_LINES,
     EXIT_BAD_BUNDLE,
     EXIT_FAILED,
+    add_reading,
     complain,
     disk_error,
     read_sample,
@@ -55,6 +57,7 @@ def add_import_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="source sentences, a line each, to fix the int8 scales on and to choose golden translations from; may be "
         "given several times (default: texts drawn from the vocabulary's probabilities, and no golden translations)",
     )  # fmt: skip
+    add_reading(parser)
     parser.set_defaults(run=run_import)
 
 
@@ -62,6 +65,9 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
     sources, targets = checkpoint.sources, checkpoint.targets
     limit = checkpoint.model.config.max_positions
     precisions = tuple(dict.fromkeys(arguments.precision or DEFAULT_PRECISIONS))
+    decoding = replace(
+        checkpoint.decoding, lowers_capitals=arguments.lower_capitals, plain_quotes=arguments.plain_quotes
+    )
     targets_name = targets[0].code if len(targets) == 1 else "mul"
     return ExportOptions(
         name=arguments.name or f"{sources[0].code if len(sources) == 1 else 'mul'}-{targets_name}",
@@ -74,7 +80,7 @@ def export_options(arguments: argparse.Namespace, checkpoint: Checkpoint, texts:
         card={"imported_from": arguments.folder.resolve().name, "proposed": dict(checkpoint.proposed)},
         source_languages=sources if checkpoint.has_choice[0] else (),
         target_languages=targets if checkpoint.has_choice[1] else (),
-        decoding=checkpoint.decoding,
+        decoding=decoding,
     )
 
 

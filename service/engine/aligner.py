@@ -77,12 +77,13 @@ class TextAlignment(Gathering[ScoredAnswer]):
 
     def aligned(self) -> TextAnswer:
         split, found = self.text.split, list[AlignmentLink]()
-        texts = self.tokenizer.decode(self.ids)
+        texts = self.text.translations(self.ids)
         starts = split.starts(texts)
         for answer, sentence, ids, start in zip(self.answers, split.sentences, self.ids, starts, strict=True):
             if answer is None or isinstance(answer, RequestError):
                 return answer or EngineFailure()
-            source_spans: list[Span] = [(0, 0)] * self.num_prefix + self.tokenizer.spans(sentence)
+            spans = self.tokenizer.spans(self.text.reading.read(sentence))
+            source_spans: list[Span] = [(0, 0)] * self.num_prefix + spans
             found += links(answer.alignment, source_spans, self.tokenizer.decoded_spans(ids), start)
         timings = replace(self.result.timings, align_s=time.monotonic() - self.started)
         if isinstance(split, HtmlText):

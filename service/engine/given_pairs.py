@@ -23,7 +23,7 @@ OnPair = Callable[[int, PairAnswer], None]
 
 @dataclass(frozen=True, slots=True)
 class GivenPair:
-    """One text and a given translation of it, and its tokens."""
+    """One text and a given translation of it, as the model reads them, and their tokens."""
 
     source: str
     target: str
@@ -36,7 +36,7 @@ class GivenPair:
         cls, index: int, texts: tuple[str, str], tokenizer: Tokenizer, languages: LanguageChoice, info: ModelInfo
     ) -> "GivenPair":
         """Raises InvalidRequest: there is nothing to score, or it is longer than the model takes."""
-        source, target = texts
+        source, target = languages.reading.read(texts[0]), languages.reading.read_target(*texts)
         [source_ids], [target_ids] = tokenizer.encode([source]), tokenizer.encode_target([target])
         if not source_ids:
             raise InvalidRequest(f"pairs[{index}].source", "holds nothing that a model could read")

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from service.errors import InvalidRequest
 from service.runtime.bundle import Language, Manifest
+from service.text.reading import Reading
 
 
 class LanguageChoice(NamedTuple):
-    """The languages of a request, as the model knows them."""
+    """The languages of a request, as the model knows them, and how sentences in them are read."""
 
     source: Language
     target: Language
+    reading: Reading = Reading()
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -43,7 +45,11 @@ def choose_languages(manifest: Manifest, source: str, target: str) -> LanguageCh
     Raises:
         InvalidRequest: it has several on a side, and the code is none of them.
     """
-    return LanguageChoice(
-        choice_of(manifest.source_languages, manifest.source_language, source, "source_language"),
-        choice_of(manifest.target_languages, manifest.target_language, target, "target_language"),
-    )
+    first = choice_of(manifest.source_languages, manifest.source_language, source, "source_language")
+    second = choice_of(manifest.target_languages, manifest.target_language, target, "target_language")
+    return LanguageChoice(first, second, reading_of(manifest, first, second))
+
+
+def reading_of(manifest: Manifest, source: Language, target: Language) -> Reading:
+    decoding = manifest.decoding
+    return Reading(decoding.lowers_capitals, decoding.plain_quotes, source.code, target.code)

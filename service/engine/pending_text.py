@@ -22,9 +22,12 @@ from service.engine.request import (
 )
 from service.errors import EngineFailure, RequestError
 from service.runtime.tokenizer import Tokenizer
+from service.text.reading import Reading
 from service.text.splitter import DividedText
 
 SEVERITY = (FinishReason.END_TOKEN, FinishReason.LENGTH_LIMIT, FinishReason.REPETITION)
+
+AS_THEY_ARE = Reading()
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +51,10 @@ class PendingText(Gathering[SentenceAnswer]):
         tokenizer: Tokenizer,
         on_text: OnText,
         watch: SubmissionWatch | None = None,
+        reading: Reading = AS_THEY_ARE,
     ) -> None:
         super().__init__(len(split.sentences))
-        self.watch = watch
+        self.watch, self.reading = watch, reading
         self.index, self.split, self.options, self.tokenizer, self.on_text = index, split, options, tokenizer, on_text
         self.prepare_s = 0.0
         self.align: Align | None = None
@@ -116,8 +120,13 @@ class PendingText(Gathering[SentenceAnswer]):
         else:
             total = sum(hypothesis.log_probability for hypothesis in chosen)
             score = total / len(ids) ** self.options.length_penalty if ids else 0.0
-        texts = self.tokenizer.decode([hypothesis.ids for hypothesis in chosen])
+        texts = self.translations([hypothesis.ids for hypothesis in chosen])
         return Alternative(self.split.join(texts), ids, score)
+
+    def translations(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """What each sentence's token ids say, as it is answered."""
+        decoded = zip(self.split.sentences, self.tokenizer.decode(ids), strict=True)
+        return [self.reading.written(sentence, translation) for sentence, translation in decoded]
 
 
 def each_text_once(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:

@@ -113,7 +113,11 @@ class Translator:
 
     def splitter(self, languages: LanguageChoice) -> TextSplitter:
         code, room = languages.source.code, self.info.max_source_tokens - 1 - len(languages.prefix)
-        return self.splitters.setdefault(f"{code} {room}", TextSplitter(code, room, self.tokenizer.encode))
+        key = f"{code} {room}"
+        if key not in self.splitters:
+            read, encode = languages.reading.read, self.tokenizer.encode
+            self.splitters[key] = TextSplitter(code, room, lambda sentences: encode([read(one) for one in sentences]))
+        return self.splitters[key]
 
     def submit(
         self,
@@ -151,9 +155,8 @@ class Translator:
         started = time.monotonic()
         chosen = choose_languages(self.manifest, *languages)
         divided = self.divided(texts, chosen, text_format)
-        pending = [
-            PendingText(index, text, options, self.tokenizer, on_text, watch) for index, text in enumerate(divided)
-        ]
+        handling = (options, self.tokenizer, on_text, watch, chosen.reading)
+        pending = [PendingText(index, text, *handling) for index, text in enumerate(divided)]
         sentences: list[Sentence] = []
         for text in pending:
             own = self.sentences_of(text, options, chosen, priority, deadline)

@@ -101,6 +101,7 @@ class Decoding:
         stop_at_beams: beam search ends as soon as it has as many finished hypotheses as beams.
         max_length: target tokens of a sentence where neither request nor server says; 0: by the source's length.
         no_repeat_ngram_size, min_length: decode options of these names where a request has 0.
+        lowers_capitals, plain_quotes: how sentences are read (service/text/reading.py).
     """
 
     banned: tuple[int, ...] = ()
@@ -109,6 +110,8 @@ class Decoding:
     max_length: int = 0
     no_repeat_ngram_size: int = 0
     min_length: int = 0
+    lowers_capitals: bool = False
+    plain_quotes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

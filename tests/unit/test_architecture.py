@@ -33,7 +33,14 @@ MAY_IMPORT = {
     ),
     "export": (
         *("model", "service.runtime.tokenizer", "service.runtime.piece_tokenizer", "service.runtime.bundle"),
-        *("service.runtime.folder_kind", "service.text.splitter", "service.decoding.options", "service.errors"),
+        *(
+            "service.runtime.folder_kind",
+            "service.text.splitter",
+            "service.text.capitals",
+            "service.text.reading",
+            "service.decoding.options",
+            "service.errors",
+        ),
     ),
 }
 # Library -> the only places that may import it.
