@@ -16,18 +16,21 @@ the pair, its line and the lines before it, so that preparing it again gives the
 import random
 import re
 import string
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 
 Pair = tuple[str, str]
 
-VARIANTS_VERSION = 2  # another one where the same pair becomes something else
+VARIANTS_VERSION = 3  # another one where the same pair becomes something else
 
 NOTHING: Pair = ("", "")
 """Stands for a pair of which a variant can make nothing."""
 RECENT_WORDS = 1000
+KNOWN_WORDS = 100_000
 FINAL_PUNCTUATION = re.compile("\\s*[.!?\\u2026\\u3002\\uff01\\uff1f\\u0964]+\\s*$")
 DOUBLE_QUOTED, SINGLE_QUOTED = re.compile('"([^"]*)"'), re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+WORD = re.compile(r"[^\W\d_]+")
+INNER_WORD = re.compile(r"(?<=[\w,;] )[^\W\d_]+")  # not those that may begin a sentence, or what somebody says
 LONGEST_TITLE, SMALL_WORD = 12, 3  # words; letters
 DIGITS = re.compile(r"\d+")
 ENDINGS = ("com", "org", "net", "fr", "de", "eu", "co.uk", "io")
@@ -40,15 +43,34 @@ def capitals(source: str, target: str, _: random.Random) -> Pair:
     return NOTHING if varied == (source, target) else varied
 
 
-def lowercase(source: str, target: str, _: random.Random) -> Pair:
-    """Without capitals and without the end of the sentence. The target keeps its names: whatever begins with a capital
-    past its first word, and a first word that the source has, too."""
-    bare_source, bare_target = (FINAL_PUNCTUATION.sub("", side) for side in (source, target))
-    first = bare_target.partition(" ")[0]
-    if first not in bare_source.split():
-        bare_target = bare_target[:1].lower() + bare_target[1:]
-    varied = bare_source.lower(), bare_target
-    return NOTHING if "" in varied or varied == (source, target) else varied
+class Lowercase:
+    """Without capitals and without the end of the sentence.
+
+    The target keeps its names: whatever begins with a capital past its first word, and a first word that most targets
+    so far write with a capital inside of a sentence (I, German nouns), or that the source has, too, if none has it yet.
+    """
+
+    def __init__(self) -> None:
+        self.capitals: Counter[str] = Counter()  # how much more often a word has a capital than none
+
+    def __call__(self, source: str, target: str, _: random.Random) -> Pair:
+        self.learn(target)
+        bare_source, bare_target = (FINAL_PUNCTUATION.sub("", side) for side in (source, target))
+        if not self.is_name(bare_target, bare_source):
+            bare_target = bare_target[:1].lower() + bare_target[1:]
+        varied = bare_source.lower(), bare_target
+        return NOTHING if "" in varied or varied == (source, target) else varied
+
+    def learn(self, target: str) -> None:
+        for word in INNER_WORD.findall(target):
+            if word.lower() in self.capitals or len(self.capitals) < KNOWN_WORDS:
+                self.capitals[word.lower()] += 1 if word[0].isupper() else -1
+
+    def is_name(self, text: str, source: str) -> bool:
+        """Whether the first word of ``text`` has its capital not only for being the first."""
+        first = WORD.match(text)
+        balance = self.capitals[first.group().lower()] if first else 0
+        return balance > 0 or (balance == 0 and text.partition(" ")[0] in source.split())
 
 
 def title(source: str, target: str, rng: random.Random) -> Pair:
@@ -187,7 +209,7 @@ class Copies:
 
 MAKERS: dict[str, Callable[[], Callable[[str, str, random.Random], Pair]]] = {
     "capitals": lambda: capitals,
-    "lowercase": lambda: lowercase,
+    "lowercase": Lowercase,
     "title": lambda: title,
     "typographic": lambda: typographic,
     "numbers": lambda: numbers,

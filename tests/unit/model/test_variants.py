@@ -57,6 +57,24 @@ def test_what_becomes_of_a_pair(variant: str, pair: tuple[str, str], expected: t
     assert made(variant, pair) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "pair", "expected"),
+    [
+        (["Ja, ich bin da."], ("I am here.", "Ich bin da."), "ich bin da"),
+        (["Do you know that I am here?", "You and I."], ("Ich bin's.", "I'm here."), "I'm here"),
+        (["Alle Kinder schlafen."], ("Children play.", "Kinder spielen."), "Kinder spielen"),
+        (["Er sagt: Ich bin da. Ich komme.", "Er sagt, ich sei da."], ("I am here.", "Ich bin da."), "ich bin da"),
+        (["Tom ist in Rom."], ("In 1999 I was in Rome.", "In Rom war ich 1999."), "in Rom war ich 1999"),
+        (["Die neuen EU-Mittel."], ("Countries of the EU.", "EU-Mitglieder."), "EU-Mitglieder"),
+    ],
+)
+def test_lowercase_leaves_what_is_always_written_with_a_capital(
+    before: list[str], pair: tuple[str, str], expected: str
+) -> None:
+    *_, (_, target) = varied([*(("", text) for text in before), pair], "lowercase")
+    assert target == expected
+
+
 def test_numbers_are_the_same_on_both_sides_and_others_than_before() -> None:
     for seed in range(50):
         filler = [("", "")] * seed  # another line, another number
