@@ -3,7 +3,8 @@
 Knows: text, characters. Does not know: files, token ids, languages but for what both sides share.
 
 A corpus with ``variant`` set stands beside the corpus itself, with a weight of its own. What a pair becomes depends on
-the pair, its line and the lines before it, so that preparing it again gives the same.
+the pair, its line and the lines before it, so that preparing it again gives the same. A pair whose source would stay as
+it is gives none: a text in Japanese has no capitals, and to shout its translation would be to shout by chance.
 
     capitals     THE DOOR IS OPEN.           LA PORTE EST OUVERTE.
     lowercase    the door is open            la porte est ouverte
@@ -39,8 +40,7 @@ FILE_TYPES = ("pdf", "txt", "png", "docx", "csv", "py", "html", "zip")
 
 
 def capitals(source: str, target: str, _: random.Random) -> Pair:
-    varied = source.upper(), target.upper()
-    return NOTHING if varied == (source, target) else varied
+    return NOTHING if source.upper() == source else (source.upper(), target.upper())
 
 
 class Lowercase:
@@ -56,10 +56,11 @@ class Lowercase:
     def __call__(self, source: str, target: str, _: random.Random) -> Pair:
         self.learn(target)
         bare_source, bare_target = (FINAL_PUNCTUATION.sub("", side) for side in (source, target))
-        if not self.is_name(bare_target, bare_source):
+        had_capitals = bare_source != bare_source.lower()
+        if had_capitals and not self.is_name(bare_target, bare_source):
             bare_target = bare_target[:1].lower() + bare_target[1:]
         varied = bare_source.lower(), bare_target
-        return NOTHING if "" in varied or varied == (source, target) else varied
+        return NOTHING if "" in varied or varied[0] == source else varied
 
     def learn(self, target: str) -> None:
         for word in INNER_WORD.findall(target):
@@ -85,7 +86,7 @@ def title(source: str, target: str, rng: random.Random) -> Pair:
         for place, word in enumerate(words)
     ]
     varied = " ".join(large), bare_target
-    return NOTHING if "" in varied or varied == (source, target) else varied
+    return NOTHING if "" in varied or varied[0] == source else varied
 
 
 def typographic(source: str, target: str, rng: random.Random) -> Pair:
