@@ -130,7 +130,8 @@ def sample_pairs(config: CorpusConfig, size: int, rng: random.Random) -> tuple[l
     files = corpus_files(config)
     chosen, number = reservoir(read_pairs(config), size, rng)
     if len(chosen) == number and not any(side.strip() for pair in chosen for side in pair):
-        raise CorpusError(f"corpus {config.name!r}: no pair is fit for training: no text in {' and '.join(files)}")
+        why = "no text" if config.variant is None else f"nothing of which variant {config.variant} makes a pair"
+        raise CorpusError(f"corpus {config.name!r}: no pair is fit for training: {why} in {' and '.join(files)}")
     return chosen, number
 
 

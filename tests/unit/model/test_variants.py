@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.config import CorpusConfig
-from model.corpus import fit_pairs, read_pairs
+from model.corpus import CorpusError, fit_pairs, read_pairs, sample_pairs
 from model.sections import TrainingConfigError
 from model.token_store import fingerprint
 from model.variants import MAKERS, NOTHING, varied
@@ -140,6 +140,14 @@ def test_a_corpus_of_variants_beside_its_corpus(tmp_path: Path, tokenizer: Token
     assert counts["no_variant"] == 3
     assert dropped == [(1, "no_variant"), (2, "no_variant"), (5, "no_variant")]
     assert fingerprint(plain, tokenizer) != fingerprint(numbers, tokenizer)
+
+
+def test_a_corpus_without_any_variant_is_not_said_to_have_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("\u5f7c\u306f\u6765\u305f\u3002\tHe came.\n", encoding="utf-8")
+    corpus = CorpusConfig(name="loud", tsv=str(file), variant="capitals")
+    with pytest.raises(CorpusError, match="'loud': .* nothing of which variant capitals makes a pair in .*pairs.tsv"):
+        sample_pairs(corpus, 10, random.Random(1))
 
 
 def test_an_unknown_variant_is_named() -> None:
