@@ -118,6 +118,8 @@ class RunFolder:
     def check_vocabulary(self, config: TrainingConfig, newest: Path) -> None:
         """Raises TrainingConfigError where it is not what the configuration asks for, or not that of ``newest``."""
         path, was, origin = self.path / VOCABULARY, self._origin(), origin_of(config)
+        if was is not None and config.run.initial_checkpoint is not None:
+            refuse_other_beginning(self.path, was.get(_INITIAL), config.run.initial_checkpoint)
         if path.exists() and was is not None and was != origin and _INITIAL not in was | origin:
             raise TrainingConfigError(f"{path} was made otherwise: {differences(was, origin)}; {_ADVICE}")
         if path.exists() and path.read_bytes() != vocabulary_of(newest):
@@ -204,6 +206,15 @@ def refuse_other_languages(folder: Path, run: RunConfig) -> None:
     was, now = (f"{side.source_language} to {side.target_language}" for side in (there, run))
     if was != now:
         raise TrainingConfigError(f"{folder} translates {was}, not {now}; {_ADVICE}")
+
+
+def refuse_other_beginning(folder: Path, was: str | None, now: str) -> None:
+    """Raises TrainingConfigError where a run that goes on began with another initial checkpoint, or with none."""
+    if was is None or Path(was).resolve() != Path(now).resolve():
+        raise TrainingConfigError(
+            f"{folder} began with {was or 'random weights'} and goes on from its own checkpoints, not with {now}: "
+            f"leave the initial checkpoint out to go on, or {_ADVICE}"
+        )
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The loop: it learns, it can be stopped anywhere, and it goes on as if it had not been."""
 
 import math
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -246,6 +247,26 @@ def test_fine_tuning_begins_with_the_weights_of_a_checkpoint(training_config: Tr
     assert not same_weights(tuned.model.state_dict(), first.model.state_dict())
     again = Trainer(tuned.config)
     assert again.step == 6, "a run that has begun goes on from its own checkpoints"
+
+
+def test_an_initial_checkpoint_that_would_be_ignored_is_refused(
+    training_config: TrainingConfig, tmp_path: Path
+) -> None:
+    first = Trainer(training_config)
+    first.train()
+    best, tuned = str(first.folder.best), str(tmp_path / "tuned")
+    with pytest.raises(
+        TrainingConfigError, match=r"run began with random weights .* not with .*best: leave the initial"
+    ):
+        Trainer(with_run(training_config, initial_checkpoint=best))
+    Trainer(with_run(training_config, folder=tuned, initial_checkpoint=best)).train()
+    with pytest.raises(TrainingConfigError, match=r"tuned began with .*best and goes on .* not with .*latest"):
+        Trainer(with_run(training_config, folder=tuned, initial_checkpoint=str(first.folder.latest)))
+    same = os.path.relpath(best)
+    assert (
+        Trainer(with_run(training_config, folder=tuned, initial_checkpoint=same)).step == training_config.run.max_steps
+    )
+    assert Trainer(with_run(training_config, folder=tuned)).step == training_config.run.max_steps, "it needs none"
 
 
 def test_fine_tuning_of_another_model_is_refused(training_config: TrainingConfig, tmp_path: Path) -> None:
