@@ -21,6 +21,9 @@ BULLETS = re.compile(rf"[{OUTER}]*(?:[-*+>#•‣◦▪●○·–—]+\s+)+")
 HEAD = re.compile(rf"[{OUTER}]*")
 TAIL_CHARACTER = re.compile(rf"[{OUTER}]")
 LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+# The library fails (1.0.32) where a space of more than one byte stands between a capital letter and a full stop
+# ("plan B\xa0."): it gets ASCII spaces instead.
+WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 # Full stops of scripts that put no space after them, with closing quotation marks and brackets.
 ENDS_WITHOUT_SPACE = re.compile(r"[。！？｡︒．…][”’」』）》〉】\")]*\Z")
 
@@ -57,19 +60,28 @@ def boundaries(line: str, language: str) -> list[int]:
     """The end of each sentence of a line, ascending; the last is the line's end.
 
     A boundary inside a word ("example.Org") is not taken, unless the full stop is one that no space follows (Chinese,
-    Japanese). Should the library's pieces ever not add up to the line, the line is one sentence.
+    Japanese).
     """
     if len(line) < 3 or LETTER_OR_DIGIT.search(line) is None:
         return [len(line)]
-    try:
-        pieces = sentencex.segment(language, line)
-    except UnicodeEncodeError:  # a lone surrogate: Python can hold one, UTF-8 cannot
-        return [len(line)]
-    if "".join(pieces) != line:
-        return [len(line)]
     ends, end = [], 0
-    for piece in pieces[:-1]:
+    for piece in library_pieces(line, language)[:-1]:
         end += len(piece)
         if piece[-1:].isspace() or ENDS_WITHOUT_SPACE.search(piece[-8:]):
             ends.append(end)
     return [*ends, len(line)]
+
+
+def library_pieces(line: str, language: str) -> list[str]:
+    """The library's sentences of a line, as long as the line together. Whatever it cannot read is one sentence."""
+    text = WIDE_SPACE.sub(" ", line)
+    try:
+        pieces = sentencex.segment(language, text)
+    except UnicodeEncodeError:  # a lone surrogate: Python can hold one, UTF-8 cannot
+        return [text]
+    except BaseException as error:
+        # What Python makes of a panic in Rust; its class cannot be imported, and is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        return [text]
+    return pieces if "".join(pieces) == text else [text]
