@@ -1,6 +1,8 @@
 """Where sentences end: what the library says, and what becomes of what it cannot read."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.text import sentences
 from service.text.sentences import sentence_spans
@@ -45,3 +47,37 @@ def test_an_interrupt_is_no_panic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentences.sentencex, "segment", interrupt)
     with pytest.raises(KeyboardInterrupt):
         found("One. Two.")
+
+
+@pytest.mark.parametrize("part", ["「はい。」", "«a. ", "He came. ", '"No!" he said. ', "x", "word ", "(a. b) "])
+def test_work_is_linear(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """The library's time is a square of what it is given at once, as in lines of quotations."""
+    given, segment = list[int](), sentences.sentencex.segment
+
+    def counted(language: str, text: str) -> list[str]:
+        given.append(len(text))
+        pieces: list[str] = segment(language, text)
+        return pieces
+
+    monkeypatch.setattr(sentences.sentencex, "segment", counted)
+    text = (part * 60_000)[:60_000]
+    assert "".join(found(text, "ja")).replace(" ", "") == text.replace(" ", "")
+    assert max(given) <= sentences.WINDOW_CHARACTERS
+    assert sum(given) <= 3 * len(text)
+
+
+@pytest.mark.parametrize("sentence", ["He came, and saw.", 'She said: "No! Never!"', "これは本です。"])
+def test_long_lines_are_divided_like_short_ones(sentence: str) -> None:
+    space = "" if sentence.endswith("。") else " "
+    text = space.join([sentence] * (sentences.WINDOW_CHARACTERS // 4))
+    assert found(text) == [sentence] * (sentences.WINDOW_CHARACTERS // 4)
+
+
+@given(st.lists(st.sampled_from(["a", "B. ", "「", "。", "」", " ", "! ", '"', "(", ")", "é\xa0."])).map("".join))
+def test_windows_cover_the_line(line: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentences, "WINDOW_CHARACTERS", 8)
+        patch.setattr(sentences, "SURE_CHARACTERS", 6)
+        ends = sentences.boundaries(line, "en")
+    assert ends == sorted(set(ends))
+    assert ends[-1] == len(line)
