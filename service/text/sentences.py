@@ -10,6 +10,8 @@ from itertools import accumulate, pairwise
 
 import sentencex
 
+from service.text.abbreviations import goes_on
+
 Span = tuple[int, int]
 """Start and end of a piece of a text, as in text[start:end]."""
 
@@ -72,7 +74,8 @@ def boundaries(line: str, language: str) -> list[int]:
         return [len(line)]
     ends, start = [], 0
     for end in library_ends(line, language):
-        if line[end - 1].isspace() or ENDS_WITHOUT_SPACE.search(line, max(start, end - 8), end):
+        is_end = line[end - 1].isspace() or ENDS_WITHOUT_SPACE.search(line, max(start, end - 8), end)
+        if is_end and not goes_on(line, end, language):
             ends.append(end)
         start = end
     return [*ends, len(line)]

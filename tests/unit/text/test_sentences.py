@@ -81,3 +81,45 @@ def test_windows_cover_the_line(line: str) -> None:
         ends = sentences.boundaries(line, "en")
     assert ends == sorted(set(ends))
     assert ends[-1] == len(line)
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("fr", "Par ailleurs, M. Beaulieu insiste."),
+        ("fr", "Je remercie M. de Roo (M. Bowis aussi)."),
+        ("fr", "J.-P. Martin le sait, Mgr. X et Dr. Y aussi."),
+        ("fr", "En 300 av. J.-C. il mourut, au XIXe s. fut fait le reste, c.-à-d. tout."),
+        ("de", "Im 19. Jahrhundert kam am 31. Dezember der 16. Präsident."),
+        ("de", "Der XXVIII. Bericht der Kommission liegt vor."),
+        ("pl", "W 1990 r. było 3. maja, m.in. tam."),
+        ("nb", "Den 3. mai kom han, f.eks. hit."),
+        ("hr", "Dana 3. svibnja je došao u 19. stoljeće."),
+        ("tr", "Bu 20. yüzyılda oldu."),
+        ("ru", "Это т. е. да."),
+        ("nl", "Dat is d.w.z. zij en mevr. de Vries."),
+        ("hi", "यह डॉ. शर्मा हैं।"),
+        ("ar", "هذا د. أحمد."),
+        ("vi", "TP. Hồ Chí Minh rất đẹp."),
+    ],
+)
+def test_full_stops_that_end_no_sentence(language: str, sentence: str) -> None:
+    assert found(sentence, language) == [sentence]
+    assert len(found(f"{sentence} {sentence}", language)) == 2
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Es waren 20.| Dann kam er."),
+        ("de", "Das war 1990.| Präsident war ein anderer."),
+        ("fr", "C'est le plan B.| Le voilà."),
+        ("fr", "Il mourut en 25 av. J.-C.| Puis rien."),
+        ("en", "It was in 1990.| he said so."),
+        ("en", "i am tired.| going to bed."),
+        ("en", "Ask M.| She knows."),
+        ("hr", "Bilo je 1990.| Onda je došao."),
+    ],
+)
+def test_full_stops_that_end_one(language: str, text: str) -> None:
+    assert found(text.replace("|", ""), language) == [part.strip() for part in text.split("|")]

@@ -1,0 +1,69 @@
+"""Full stops that end no sentence, of those that the library of sentence ends takes for ends.
+
+Knows: titles, ordinal numbers and abbreviations that its rules leave out. Does not know: the library's rules.
+
+Only what is common and hardly ever ends a sentence stands here. In 60,000 French lines of Europarl 1,664 were divided
+after "M.", in 30,000 German ones 174 after an ordinal number; nothing else came near. Where this is wrong, two
+sentences stay one, which a model minds less than half a sentence.
+"""
+
+import re
+from typing import Final
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Before a name.
+TITLES: Final = {
+    "ar": _words("د"),
+    "bn": _words("ড ডা"),
+    "fr": _words("M Mgr Mlle Mme Dr Pr"),
+    "hi": _words("डॉ प्रो"),
+    "id": _words("Bpk Jl Ny Tn"),
+    "nl": _words("mevr Mevr"),
+    "pl": _words("Dr"),
+    "ro": _words("Dl dl Dna dna Str str"),
+    "th": _words("ดร"),
+    "vi": _words("GS PGS ThS TP Tp TS"),
+}
+# Languages that write ordinal numbers with a full stop ("3. mai", "19. století").
+ORDINAL_LANGUAGES: Final = _words(
+    "az bs cs da de dsb et eu fi fo gsw hr hsb hu is lb lv mk nb nn no pl se sh sk sl sr tr"
+)
+# They begin a sentence, and no German ordinal number stands before them, as it does before nouns.
+NO_NOUNS: Final = _words(
+    "Aber Alle Alles Als Also Am An Auch Auf Aus Außerdem Bei Bis Bitte Da Dabei Dadurch Dafür Daher Damit Danach "
+    "Dann Daran Darauf Daraus Darin Darum Darüber Das Dass Davon Dazu Daß Dein Deine Dem Den Denn Der Deren Des "
+    "Deshalb Die Dies Diese Diesem Diesen Dieser Dieses Doch Dort Du Durch Ein Eine Einem Einen Einer Er Es Etwa "
+    "Für Gegen Habe Haben Hat Hier Hinter Ich Ihr Ihre Im In Insgesamt Ist Ja Jede Jeder Jedoch Jetzt Kann Kein "
+    "Keine Können Man Manche Mein Meine Mit Nach Nein Nicht Noch Nun Nur Ob Obwohl Oder Ohne Schließlich Sehr "
+    "Sein Seine Seit Sie Sind So Sobald Solche Somit Sondern Sonst Soll Sollte Trotz Trotzdem Um Und Uns Unser "
+    "Unsere Unter Viele Vom Von Vor Wann War Waren Warum Was Weil Welche Wenn Wer Wie Wieder Wir Wird Wo Zu Zudem "
+    "Zum Zur Zwar Zwischen Über"
+)
+# Not \w: vowel signs are no such characters.
+WORD: Final = re.compile(r"(?:\A|[\s(«“„\"'’\[])([^\s.()«“„\"'’\[\]]+)\.\s*\Z")
+NUMBER: Final = re.compile(r"(?<![\w.,:-])(?:\d{1,3}|[IVX]+)\.\s*\Z")
+# A letter by itself ("g.", "s."), or several parts ("J.-C.", "d.w.z.", "F.eks.").
+PARTS: Final = re.compile(r"(?<![\w.-])[^\W\d_](?:\.-?[^\W\d_]{1,4}(?:-[^\W\d_])?)*\.\s*\Z")
+INITIALS: Final = re.compile(r"(?<![\w.-])(?!J\.-C)[^\W\d_]\.-[^\W\d_]\.\s*\Z")
+NEXT_WORD: Final = re.compile(r"\w+")
+# The longest word and the spaces that are looked at.
+REACH_CHARACTERS: Final = 32
+
+
+def goes_on(line: str, end: int, language: str) -> bool:
+    """Whether the sentence that the library ends at ``line[:end]``, the space behind it included, goes on."""
+    before = line[max(0, end - REACH_CHARACTERS) : end]
+    following = NEXT_WORD.match(line, end, end + REACH_CHARACTERS)
+    if following is None or "." not in before:
+        return False
+    word, title = following[0], WORD.search(before)
+    if title and title[1] in TITLES.get(language, ()):
+        return True
+    if word[0].islower():
+        return bool(PARTS.search(before) or (language in ORDINAL_LANGUAGES and NUMBER.search(before)))
+    is_noun = language == "de" and word[0].isupper() and word not in NO_NOUNS
+    return bool((is_noun and NUMBER.search(before)) or INITIALS.search(before))
