@@ -12,7 +12,7 @@ FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
 SECOND_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
 THIRD_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-third/step-*)))
 CHECKPOINT ?= runs/en-fr-mean
-EXPORT_FLAGS := --model-version 7 --max-source-tokens 72 --max-target-tokens 160 \
+EXPORT_FLAGS := --model-version 8 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 

@@ -49,7 +49,7 @@ class Reading:
         return raised(translation, self.target_language) if self.lowers(source) else translation
 
     def plain(self, text: str) -> str:
-        return text.translate(PLAIN_QUOTES) if self.plain_quotes else text
+        return text.translate(PLAIN_QUOTES) if self.plain_quotes and not text.isascii() else text
 
     def lowers(self, source: str) -> bool:
         return self.lowers_capitals and is_in_capitals(source)
