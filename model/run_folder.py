@@ -20,7 +20,7 @@ from model.sections import TrainingConfigError
 from model.vocabulary import learn_vocabulary
 from service.runtime.tokenizer import VOCABULARY, Tokenizer
 
-ORIGIN = "vocabulary.json"
+ORIGIN, RESOLVED = "vocabulary.json", "resolved.json"
 _INITIAL = "initial_checkpoint"
 
 
@@ -142,6 +142,18 @@ class RunFolder:
             self.check_vocabulary(config, newest)
         return newest
 
+    def note(self, config: TrainingConfig) -> str:
+        """Writes down every option; returns those that were others when the run was last at work."""
+        path, resolved = self.path / RESOLVED, json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+        now = by_name(json.loads(resolved))
+        try:
+            was = by_name(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged
+            was = now
+        write_whole(path, resolved.encode())
+        shared = [name for name in now if name in was or name.count(".") < 2]  # of a new corpus its name is enough
+        return differences({name: was.get(name) for name in shared}, {name: now[name] for name in shared})
+
     def _origin(self) -> dict[str, Any] | None:
         """What origin_of() said when the vocabulary was made; None where nothing says it."""
         try:
@@ -215,6 +227,17 @@ def refuse_other_beginning(folder: Path, was: str | None, now: str) -> None:
             f"{folder} began with {was or 'random weights'} and goes on from its own checkpoints, not with {now}: "
             f"leave the initial checkpoint out to go on, or {_ADVICE}"
         )
+
+
+def by_name(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run as "run.seed" and "train.tatoeba.weight", and "train" for the names of its corpora."""
+    found: dict[str, Any] = {}
+    for section, values in resolved.items():
+        if isinstance(values, list):
+            found[section] = " ".join(corpus["name"] for corpus in values)
+            values = {f"{corpus['name']}.{option}": value for corpus in values for option, value in corpus.items()}
+        found |= {f"{section}.{option}": value for option, value in values.items()}
+    return found
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> str:

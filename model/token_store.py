@@ -88,6 +88,8 @@ def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenSt
     stamp = fingerprint(config, tokenizer)
     counts = read_report(folder, stamp)
     if counts is None or not is_whole(folder, counts):
+        if counts is None and (folder / "report.json").exists():
+            print(f"corpus {config.name}: its files, its rules or the vocabulary have changed since", flush=True)
         try:
             counts = make_store(config, tokenizer, folder, stamp)
         except OSError as error:

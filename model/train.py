@@ -7,8 +7,6 @@ Dropout is seeded by the number of the step and of the batch in it: what happens
 on how many processes share a step.
 """
 
-import dataclasses
-import json
 import math
 import signal
 import time
@@ -34,7 +32,7 @@ from model.objective import Objective, compile_layers
 from model.optimizer import Optimizers
 from model.processes import Processes
 from model.progress import Progress
-from model.run_folder import RunFolder, refuse_other_model, write_whole
+from model.run_folder import RunFolder, refuse_other_model
 from model.schedule import learning_rate
 from model.sections import TrainingConfigError
 from model.subword_dropout import SubwordDropout
@@ -251,8 +249,9 @@ class Trainer:
         previous = {number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         writer = None
         if self.processes.is_first:
-            resolved = json.dumps(dataclasses.asdict(self.config), indent=2) + "\n"
-            write_whole(self.folder.path / "resolved.json", resolved.encode())
+            changes = self.folder.note(self.config)
+            if changes and self.step:
+                self.say(f"changed since then: {changes}")
             writer = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.step + 1)
         try:
             with Progress(self.config.run, writer, self.step, self.target_tokens) as progress:

@@ -141,13 +141,17 @@ class TestStore:
         assert tokenizer.decode([store.source(0).tolist(), store.target(1).tolist()]) == ["1 2", "trois"]
         assert store.lengths.tolist() == [[len(store.source(i)), len(store.target(i))] for i in range(2)]
 
-    def test_is_made_once_and_anew_when_stale(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def test_is_made_once_and_anew_when_stale(
+        self, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n3\ttrois\n")
         prepare(config, tokenizer, tmp_path / "store")
         made = (tmp_path / "store" / "tokens.npy").stat().st_mtime_ns
         prepare(config, tokenizer, tmp_path / "store")
         assert (tmp_path / "store" / "tokens.npy").stat().st_mtime_ns == made
+        assert "changed" not in capsys.readouterr().out
         assert len(prepare(replace(config, max_pairs=1), tokenizer, tmp_path / "store")) == 1
+        assert "corpus test: its files, its rules or the vocabulary have changed" in capsys.readouterr().out
 
     def test_every_rule_of_cleaning_is_part_of_what_it_is(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         config = tsv(tmp_path / "a.tsv", "1 2\tun deux\n")

@@ -121,3 +121,23 @@ def test_what_would_be_ignored_is_refused(training_config: TrainingConfig) -> No
     [adam] = other.optimizers.parts
     assert (adam.param_groups[0]["weight_decay"], adam.param_groups[0]["betas"]) == (0.5, (0.9, 0.9))
     assert len(adam.state) > 0
+
+
+def test_what_has_changed_is_told_once(training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(config: TrainingConfig) -> str:
+        Trainer(config).train()
+        return "".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("changed since then"))
+
+    assert told(with_run(training_config, max_steps=2)) == ""
+    assert told(with_run(training_config, max_steps=2)) == ""
+    assert (
+        told(with_run(training_config, seed=7)) == "changed since then: run.max_steps (2, now 6), run.seed (1, now 7)"
+    )
+    [corpus] = training_config.train
+    longer = with_run(training_config, max_steps=7, seed=7)
+    heavier = replace(longer, train=(replace(corpus, weight=2.0), replace(corpus, name="again")))
+    expected = "run.max_steps (6, now 7), train (digits, now digits again), train.digits.weight (1.0, now 2.0)"
+    assert told(heavier) == f"changed since then: {expected}"
+    assert told(heavier) == ""
+    (Path(training_config.run.folder) / "resolved.json").write_text("[]")
+    assert told(longer) == "", "nobody knows"
