@@ -157,6 +157,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise unfit(newest, error) from error
         self.say(f"resumed from {newest} at step {self.step:,}")
+        if self.step >= self.config.run.max_steps:
+            self.say(f"nothing is left to do: run.max_steps is {self.config.run.max_steps:,}; with more it goes on")
 
     def take_initial_weights(self) -> None:
         if self.config.run.initial_checkpoint is None:

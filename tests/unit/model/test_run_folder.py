@@ -141,3 +141,12 @@ def test_what_has_changed_is_told_once(training_config: TrainingConfig, capsys: 
     assert told(heavier) == ""
     (Path(training_config.run.folder) / "resolved.json").write_text("[]")
     assert told(longer) == "", "nobody knows"
+
+
+def test_a_run_that_has_all_its_steps_says_so(
+    training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(training_config).train()
+    assert "nothing is left" not in capsys.readouterr().out
+    Trainer(with_run(training_config, max_steps=3)).train()
+    assert "step 6\nnothing is left to do: run.max_steps is 3; with more it goes on" in capsys.readouterr().out
