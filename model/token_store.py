@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +78,10 @@ def read_report(folder: Path, stamp: str) -> dict[str, int] | None:
         return None
 
 
-def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenStore:
-    """Cleans and tokenizes a corpus into ``folder`` unless that was done before; prints what was dropped and why.
+def prepare(
+    config: CorpusConfig, tokenizer: Tokenizer, folder: Path, say: Callable[[str], object] = print
+) -> TokenStore:
+    """Cleans and tokenizes a corpus into ``folder`` unless that was done before; says what was dropped and why.
 
     Raises:
         CorpusError: the files cannot be used, or no pair is fit for training.
@@ -89,14 +91,14 @@ def prepare(config: CorpusConfig, tokenizer: Tokenizer, folder: Path) -> TokenSt
     counts = read_report(folder, stamp)
     if counts is None or not is_whole(folder, counts):
         if counts is None and (folder / "report.json").exists():
-            print(f"corpus {config.name}: its files, its rules or the vocabulary have changed since", flush=True)
+            say(f"corpus {config.name}: its files, its rules or the vocabulary have changed since")
         try:
             counts = make_store(config, tokenizer, folder, stamp)
         except OSError as error:
             if error.filename is None:  # a write does not say where
                 error.filename = str(folder)
             raise
-    print(f"corpus {config.name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()), flush=True)
+    say(f"corpus {config.name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()))
     return TokenStore(folder)
 
 

@@ -110,7 +110,7 @@ class Trainer:
         if config.run.compile:
             compile_layers(self.model)
         several = self.processes.count > 1
-        self.shared = DistributedDataParallel(self.objective, broadcast_buffers=False) if several else self.objective
+        self.shared = DistributedDataParallel(self.objective, forward_sync_buffers=False) if several else self.objective
 
     def open_stream(self, stores: Sequence[TokenStore], special: SpecialTokens) -> BatchStream:
         run, weights = self.config.run, [corpus.weight for corpus in self.config.train]
@@ -120,7 +120,7 @@ class Trainer:
         return BatchStream(stores, weights, special, run.batch_tokens, run.seed, process, count, dropout)
 
     def store(self, corpus: CorpusConfig, part: str) -> TokenStore:
-        return prepare(corpus, self.tokenizer, self.folder.path / "data" / f"{part}-{corpus.name}")
+        return prepare(corpus, self.tokenizer, self.folder.path / "data" / f"{part}-{corpus.name}", self.say)
 
     def description(self) -> checkpoint.Description:
         run, corpora = self.config.run, tuple(corpus.name for corpus in self.config.train)

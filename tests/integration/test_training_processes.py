@@ -84,6 +84,9 @@ def run(arguments: list[str]) -> list[float]:
     """Losses of every step that the run prints."""
     done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "Warning" not in done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("corpus ")]
+    assert len(told) == 2, "the text for training and that for validation, by one of the processes"
     return [float(line.split()[3]) for line in done.stdout.splitlines() if " gradient " in line]
 
 
