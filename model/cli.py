@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from model.config import TrainingConfig
 from model.recipe import read_training_config
 from model.sections import TrainingConfigError
+from service.runtime.folder_kind import hint
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -107,9 +108,13 @@ def average(options: argparse.Namespace) -> int:
     try:
         folders: list[Path] = []
         for run in options.folders:
+            if not run.is_dir():
+                raise checkpoint.CheckpointError(f"there is no folder {run}")
             found = checkpoint.steps(run)
             if not 1 <= options.last <= len(found):
-                raise checkpoint.CheckpointError(f"--last {options.last}: {run} has {len(found)} checkpoints")
+                raise checkpoint.CheckpointError(
+                    f"--last {options.last}: {run} has {len(found)} checkpoints{hint(run, 'run')}"
+                )
             folders += found[-options.last :]
         if options.out.exists():
             raise checkpoint.CheckpointError(f"{options.out} exists already")

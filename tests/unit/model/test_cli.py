@@ -199,6 +199,15 @@ def test_average_of_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("average", str(tmp_path), str(tmp_path / "out"), "--last", "3") == 78
     assert capsys.readouterr().err == f"dragoman average: --last 3: {tmp_path} has 0 checkpoints\n"
     assert run("average", str(tmp_path), str(tmp_path / "out"), "--last", "0") == 78
+    assert run("average", str(tmp_path / "nowhere"), str(tmp_path / "out")) == 78
+    assert f"there is no folder {tmp_path / 'nowhere'}\n" in capsys.readouterr().err
+
+
+def test_average_of_a_checkpoint(training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer(training_config)
+    trainer.save(trainer.folder.best)
+    assert run("average", str(trainer.folder.best), str(trainer.folder.path / "out")) == 78
+    assert "best has 0 checkpoints; it is a checkpoint of `dragoman train`" in capsys.readouterr().err
 
 
 def test_average_overwrites_nothing(training_config: TrainingConfig, tmp_path: Path) -> None:

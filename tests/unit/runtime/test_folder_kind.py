@@ -16,6 +16,7 @@ FILES = {
     "bundle": ("manifest.json", "{}"),
     "checkpoint": ("config.json", json.dumps({"model": {"vocab_size": 8}, "source_language": "en"})),
     "huggingface": ("config.json", json.dumps({"model_type": "marian"})),
+    "run": ("resolved.json", "{}"),
 }
 
 
