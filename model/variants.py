@@ -33,7 +33,7 @@ DOUBLE_QUOTED, SINGLE_QUOTED = re.compile('"([^"]*)"'), re.compile(r"(?<!\w)'([^
 WORD = re.compile(r"[^\W\d_]+")
 INNER_WORD = re.compile(r"(?<=[\w,;] )[^\W\d_]+")  # not those that may begin a sentence, or what somebody says
 LONGEST_TITLE, SMALL_WORD = 12, 3  # words; letters
-DIGITS = re.compile(r"\d+")
+DIGITS = re.compile(r"\d+(?!\d|(?:st|nd|rd|th)\b)")  # another number may have another ending: no 32st
 ENDINGS = ("com", "org", "net", "fr", "de", "eu", "co.uk", "io")
 SYMBOLS = "\u2192\u2022\u2713\u2605\u2665\u00a9\u00ae\u00b0\u00a7\u20ac\u00a3\u2190\u2714\u26a0\u2764"
 FILE_TYPES = ("pdf", "txt", "png", "docx", "csv", "py", "html", "zip")

@@ -54,6 +54,8 @@ def made(variant: str, pair: tuple[str, str]) -> tuple[str, str]:
         ("typographic", ("The boys' 'car'", "x"), ("The boys\u2019 \u2018car\u2019", "x")),
         ("typographic", PAIRS[0], NOTHING),
         ("numbers", PAIRS[0], NOTHING),
+        ("numbers", ("On May 21st, at 10th Street", "Am 21. Mai, 10. Stra\u00dfe"), NOTHING),
+        ("numbers", ("The 3rd", "The 3rd"), NOTHING),
         ("numbers", ("He has 3 sons.", "Il a trois fils."), NOTHING),
         ("numbers", ("1 of 2", "1 sur 2, 2"), NOTHING),
     ],
