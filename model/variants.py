@@ -30,6 +30,7 @@ RECENT_WORDS = 1000
 KNOWN_WORDS = 100_000
 FINAL_PUNCTUATION = re.compile("\\s*[.!?\\u2026\\u3002\\uff01\\uff1f\\u0964]+\\s*$")
 DOUBLE_QUOTED, SINGLE_QUOTED = re.compile('"([^"]*)"'), re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+OPENING = re.compile(r"(?<!\S)'(?=\w)")  # of a quotation with an apostrophe in it, or over several lines
 WORD = re.compile(r"[^\W\d_]+")
 INNER_WORD = re.compile(r"(?<=[\w,;] )[^\W\d_]+")  # not those that may begin a sentence, or what somebody says
 LONGEST_TITLE, SMALL_WORD = 12, 3  # words; letters
@@ -93,7 +94,7 @@ def typographic(source: str, target: str, rng: random.Random) -> Pair:
     """Quotes, apostrophes, dashes and dots of the source as word processors and telephones make them."""
     dash = rng.choice((" \u2013 ", " \u2014 ", "\u2014"))
     made = DOUBLE_QUOTED.sub("\u201c\\1\u201d", source)
-    made = SINGLE_QUOTED.sub("\u2018\\1\u2019", made).replace("'", "\u2019")
+    made = OPENING.sub("\u2018", SINGLE_QUOTED.sub("\u2018\\1\u2019", made)).replace("'", "\u2019")
     made = made.replace(" - ", dash).replace("...", "\u2026")
     return NOTHING if made == source else (made, target)
 

@@ -52,6 +52,7 @@ def made(variant: str, pair: tuple[str, str]) -> tuple[str, str]:
             ("It\u2019s \u201copen\u201d, he said\u2026", "C'est."),
         ),
         ("typographic", ("The boys' 'car'", "x"), ("The boys\u2019 \u2018car\u2019", "x")),
+        ("typographic", ("He said: 'I don't know.'", "x"), ("He said: \u2018I don\u2019t know.\u2019", "x")),
         ("typographic", PAIRS[0], NOTHING),
         ("numbers", PAIRS[0], NOTHING),
         ("numbers", ("On May 21st, at 10th Street", "Am 21. Mai, 10. Stra\u00dfe"), NOTHING),
