@@ -12,6 +12,8 @@ it is gives none: a text in Japanese has no capitals, and to shout its translati
     typographic  \u201cIt\u2019s open\u201d \u2013 \u2026       the target stays as it is: one form is enough to write
     numbers      He has 31 sons.             Il a 31 fils.                  from 3 sons: digits both sides have
     copies       The door is open (a@b.org)  La porte est ouverte (a@b.org) addresses, codes, placeholders, numbers
+
+One in five of the copies is an address or code alone, which drop_copies, true unless the corpus says otherwise, drops.
 """
 
 import random
