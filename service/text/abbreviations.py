@@ -2,8 +2,8 @@
 
 Knows: titles, ordinal numbers and abbreviations that its rules leave out. Does not know: the library's rules.
 
-Only what is common and hardly ever ends a sentence stands here. In 60,000 French lines of Europarl 1,664 were divided
-after "M.", in 30,000 German ones 174 after an ordinal number; nothing else came near. Where this is wrong, two
+Only what is common and hardly ever ends a sentence stands here. Of 60,000 French lines of Europarl 1,491 were divided
+after "M.", of 29,526 German ones 102 after an ordinal number; nothing else came near. Where this is wrong, two
 sentences stay one, which a model minds less than half a sentence.
 """
 
