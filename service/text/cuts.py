@@ -11,7 +11,11 @@ import unicodedata
 
 from service.text.sentences import Span
 
-CLAUSE_END = re.compile(r"[,;:.!?…)\]»”](?=\s)|\s[–-](?=\s)|[—、，；：。！？]")
+# Also of Arabic, Urdu, Hindi, Armenian, Greek and Ethiopic writing. Marks of Chinese and Japanese have no space behind
+# them, and what closes a quotation goes with them.
+CLAUSE_END = re.compile(
+    r"[,;:.!?…)\]»”،؛؟۔।॥՝։·\u0387፣፤፥።](?=\s)|\s[–-](?=\s)|—|[、，；：。！？][”’」』）》〉】]*|[」』）》〉】]"
+)
 WHITESPACE = re.compile(r"\s+")
 # Parts aim at this share of the limit: their ends then have room to move to a good place.
 FILL = 0.75

@@ -49,6 +49,12 @@ def test_parts_cover_the_span_in_order(text: str, num_tokens: int) -> None:
         ("one two three four five sixse", "one two three "),
         ("一二三四五，六七八九十", "一二三四五，"),
         ("word—another word—of the lot", "word—another word—"),
+        ("كان يا ما كان، وفي قديم الزمان", "كان يا ما كان،"),
+        ("وہ کل گھر آیا تھا؛ پھر چلا گیا", "وہ کل گھر آیا تھا؛"),
+        ("वह कल घर आया था। फिर चला गया", "वह कल घर आया था।"),
+        ("νωρίς το πρωί ήρθε· έφυγε όμως αργά", "νωρίς το πρωί ήρθε·"),
+        ("「一二三四五。」六七八九十", "「一二三四五。」"),
+        ("一二（三四五）六七八九十", "一二（三四五）"),
     ],
 )
 def test_best_place(text: str, left: str) -> None:
