@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.text.segments import Segment, Tag
+from service.text.sentences import UNSPACED
 
 # A look of less says little: articles and prepositions often look at the word they go with. Of words in a tag that are
 # the same in the translation, so many had the tag around them and nothing else (greedy; Tatoeba, Europarl, news; of
@@ -22,8 +23,7 @@ from service.text.segments import Segment, Tag
 # 260 with 0.6.
 SURE: Final = 0.5
 # A word; a punctuation mark, but for apostrophes; one letter of the scripts that put no spaces between words.
-_LETTER_BY_LETTER = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_UNIT = re.compile(rf"[{_LETTER_BY_LETTER}]|[^\W{_LETTER_BY_LETTER}]+|[^\w\s'’]")
+_UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s'’]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ OUTER = r"\s\x00-\x1f\x7f-\x9f\u200b\u2060\ufeff"
 BULLETS = re.compile(rf"[{OUTER}]*(?:[-*+>#•‣◦▪●○·–—]+\s+)+")
 HEAD = re.compile(rf"[{OUTER}]*")
 TAIL_CHARACTER = re.compile(rf"[{OUTER}]")
+# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese; part of a pattern.
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 # The library fails (1.0.32) where a space of more than one byte stands between a capital letter and a full stop
 # ("plan B\xa0."): it gets ASCII spaces instead.

@@ -8,6 +8,7 @@ and every piece without a letter or a digit (``---``, ``!!!``, an emoji alone): 
 and would invent something.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from operator import itemgetter
 from typing import Protocol
 
 from service.text.cuts import cut_long
-from service.text.sentences import Span, sentence_spans, trim
+from service.text.sentences import UNSPACED, Span, sentence_spans, trim
 
+UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
+KOREAN_LETTER = re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 Tokens = Sequence[int]
 """Ids of a sentence's tokens, without start and end."""
 
@@ -66,7 +69,7 @@ class SplitText:
         """The translated text: the gaps, with translations in the places of the sentences.
 
         Where two sentences touch, as Chinese and Japanese ones do, their translations get a space between them unless
-        the second begins with a wide (Chinese, Japanese or Korean) character.
+        the second begins with a wide character that is not Korean, which is written with spaces.
 
         Raises:
             ValueError: not as many translations as there are sentences.
@@ -92,9 +95,12 @@ class SplitText:
         return list(zip(*places, strict=False))[: len(translations)]
 
     def needs_space(self, number: int, following: str) -> bool:
-        """After a sentence's punctuation, before a script that writes spaces; not inside a word that had to be cut."""
-        ends_inside_word = self.sentences[number][-1].isalnum()
-        return not ends_inside_word and unicodedata.east_asian_width(following[:1] or " ") not in ("W", "F")
+        """After punctuation, or a letter of a script without spaces, and before a script that writes spaces; not inside
+        a word that had to be cut."""
+        last, first = self.sentences[number][-1], following[:1] or " "
+        ends_inside_word = last.isalnum() and not UNSPACED_LETTER.match(last)
+        is_unspaced = unicodedata.east_asian_width(first) in ("W", "F") and not KOREAN_LETTER.match(first)
+        return not ends_inside_word and not is_unspaced
 
 
 class TextSplitter:

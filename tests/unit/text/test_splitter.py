@@ -259,6 +259,15 @@ class TestJoin:
         assert result.join(["This is.", "That is."]) == "This is. That is."
         assert result.join(["这是。", "那是。"]) == "这是。那是。"
 
+    def test_korean_is_wide_and_writes_spaces(self) -> None:
+        assert split("これは。あれは。", "ja").join(["이것입니다.", "저것입니다."]) == "이것입니다. 저것입니다."
+
+    @pytest.mark.parametrize("text", ["漢字仮名" * 5, "เขาไปตลาด" * 3, "ភាសាខ្មែរ" * 3], ids=len)
+    def test_parts_of_a_sentence_without_spaces_get_one(self, text: str) -> None:
+        result = TextSplitter("zh", 5, by_thirds).split(text)
+        assert len(result.sentences) > 1
+        assert result.join(["part"] * len(result.sentences)) == " ".join(["part"] * len(result.sentences))
+
     def test_parts_of_a_word_get_none(self) -> None:
         result = TextSplitter("en", 10, by_thirds).split("x" * 100)
         assert result.join(result.sentences) == "x" * 100
