@@ -15,6 +15,8 @@ from service.text.markup import PREFORMATTED, Kind, Piece, pieces
 # Deeper nesting within a sentence is no writing; tags beyond it keep their place, but not their pairs.
 MAX_DEPTH: Final = 32
 SPACES: Final = " \t\r\n\f"  # of HTML; all others are characters like others
+# Where a word may be divided at the end of a line. A model takes such a word for others.
+SOFT_HYPHEN: Final = "\xad"
 # Notes: without letters they are no part of the sentence.
 RAISED: Final = frozenset(["sub", "sup"])
 _SPACES = re.compile(rf"[{SPACES}]+")
@@ -155,7 +157,7 @@ class _Reader:
             piece = self.found[place]
             partner = self.partners.get(place, -1)
             if piece.kind is Kind.TEXT:
-                self.add_text(html.unescape(piece.raw))
+                self.add_text(html.unescape(piece.raw).replace(SOFT_HYPHEN, ""))
             elif partner > place and piece.name in RAISED and not self.has_letters(place, partner):
                 note = self.add_tag("".join(each.raw for each in self.found[place : partner + 1]))
                 note.leans_left, place = not note.has_space_before, partner

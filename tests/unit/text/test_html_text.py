@@ -116,6 +116,12 @@ def test_letters_of_scripts_without_spaces_are_words_of_their_own():
     assert text.join(["吾輩は猫である。"], looks) == "吾輩は<b>猫</b>である。"
 
 
+def test_soft_hyphens_are_no_part_of_words():
+    markup = "<p>Silben&shy;tren\xadnung <b>&shy;ist</b> &#173; gut</p><p>&shy;1&shy;</p><p>&shy;</p>"
+    assert divided(markup).sentences == ("Silbentrennung ist gut", "1")
+    assert joined(markup, "Hyphenation is good", "1") == "<p>Hyphenation <b>is</b> good</p><p>1</p><p>&shy;</p>"
+
+
 def test_before_anything_is_known_of_the_words_tags_within_sentences_are_left_out():
     assert divided("<p>A <b>word</b>.</p><p>&lt;</p>").join(["Un <mot>."]) == "<p>Un &lt;mot&gt;.</p><p>&lt;</p>"
 
