@@ -12,9 +12,10 @@ import unicodedata
 from service.text.sentences import Span
 
 # Also of Arabic, Urdu, Hindi, Armenian, Greek and Ethiopic writing. Marks of Chinese and Japanese have no space behind
-# them, and what closes a quotation goes with them.
+# them, nor have those of ASCII between their letters, and what closes a quotation goes with them.
 CLAUSE_END = re.compile(
     r"[,;:.!?…)\]»”،؛؟۔।॥՝։·\u0387፣፤፥።](?=\s)|\s[–-](?=\s)|—|[、，；：。！？][”’」』）》〉】]*|[」』）》〉】]"
+    r"|(?<=[\u3040-\u30ff\u3400-\u9fff])[,;:.!?](?=[\u3040-\u30ff\u3400-\u9fff])"
 )
 WHITESPACE = re.compile(r"\s+")
 # Parts aim at this share of the limit: their ends then have room to move to a good place.

@@ -34,8 +34,12 @@ WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 WINDOW_CHARACTERS = 2_000
 # What stands after these in a window may be in a quotation whose end is not in it, and is read again with the next one.
 SURE_CHARACTERS = 1_500
-# Full stops of scripts that put no space after them, with closing quotation marks and brackets.
-ENDS_WITHOUT_SPACE = re.compile(r"[。！？｡︒．…][”’」』）》〉】\")]*\Z")
+# Full stops of scripts that put no space after them, or may not, with closing quotation marks and brackets; and those
+# of ASCII behind Chinese and Japanese letters, if before such letters ("你好!我是小明").
+ENDS_WITHOUT_SPACE = re.compile(
+    r"(?:[。！？｡︒．…।॥።။։]|(?P<ascii>[\u3040-\u30ff\u3400-\u9fff][.!?]+))[”’」』）》〉】\")]*\Z"
+)
+WIDE_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 
 
 def trim(text: str, span: Span) -> Span | None:
@@ -76,7 +80,8 @@ def boundaries(line: str, language: str) -> list[int]:
         return [len(line)]
     ends, start = [], 0
     for end in library_ends(line, language):
-        is_end = line[end - 1].isspace() or ENDS_WITHOUT_SPACE.search(line, max(start, end - 8), end)
+        stop = ENDS_WITHOUT_SPACE.search(line, max(start, end - 8), end)
+        is_end = line[end - 1].isspace() or (stop and (not stop["ascii"] or WIDE_LETTER.match(line, end)))
         if is_end and not goes_on(line, end, language):
             ends.append(end)
         start = end

@@ -55,6 +55,7 @@ def test_parts_cover_the_span_in_order(text: str, num_tokens: int) -> None:
         ("νωρίς το πρωί ήρθε· έφυγε όμως αργά", "νωρίς το πρωί ήρθε·"),
         ("「一二三四五。」六七八九十", "「一二三四五。」"),
         ("一二（三四五）六七八九十", "一二（三四五）"),
+        ("一二三四五,六七八九十", "一二三四五,"),
     ],
 )
 def test_best_place(text: str, left: str) -> None:

@@ -101,6 +101,7 @@ def test_windows_cover_the_line(line: str) -> None:
         ("hi", "यह डॉ. शर्मा हैं।"),
         ("ar", "هذا د. أحمد."),
         ("vi", "TP. Hồ Chí Minh rất đẹp."),
+        ("th", "ดร. สมชาย มา พ.ศ. 2566 แล้ว."),
     ],
 )
 def test_full_stops_that_end_no_sentence(language: str, sentence: str) -> None:
@@ -119,7 +120,25 @@ def test_full_stops_that_end_no_sentence(language: str, sentence: str) -> None:
         ("en", "i am tired.| going to bed."),
         ("en", "Ask M.| She knows."),
         ("hr", "Bilo je 1990.| Onda je došao."),
+        ("pl", "To cafe\u0301s.| tak."),
     ],
 )
 def test_full_stops_that_end_one(language: str, text: str) -> None:
     assert found(text.replace("|", ""), language) == [part.strip() for part in text.split("|")]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ja", "彼は「はい。」と言った。|「そう。」|彼女は言った。"),
+        ("ja", "「どうぞ。」|「いいえ。」って何？|うん。"),
+        ("zh", "你好!|我是小明.|你呢?|用3.5元."),
+        ("zh", "我用Node.js写的.|好吧"),
+        ("hi", "वह आया।|वह गया॥|कौन?"),
+        ("my", "သူလာ၏။|သူသွား၏။"),
+        ("am", "ሰላም።|እንዴት ነህ?"),
+        ("hy", "Բարև։|Լավ եմ։"),
+    ],
+)
+def test_full_stops_without_a_space(language: str, text: str) -> None:
+    assert found(text.replace("|", ""), language) == text.split("|")
