@@ -69,7 +69,8 @@ class SplitText:
         """The translated text: the gaps, with translations in the places of the sentences.
 
         Where two sentences touch, as Chinese and Japanese ones do, their translations get a space between them unless
-        the second begins with a wide character that is not Korean, which is written with spaces.
+        the second begins with a wide character that is not Korean, which is written with spaces. And where one space
+        parts them and both translations are wide there, it goes: Chinese and Japanese have none between sentences.
 
         Raises:
             ValueError: not as many translations as there are sentences.
@@ -82,11 +83,18 @@ class SplitText:
             raise ValueError(f"{len(translations)} translations for {len(self.sentences)} sentences")
         pieces = [self.gaps[0]]
         for number, translation in enumerate(translations):
-            gap, is_last = self.gaps[number + 1], number + 1 == len(translations)
-            if not is_last and not gap and self.needs_space(number, translations[number + 1]):
-                gap = " "
-            pieces += [translation, gap]
+            following = translations[number + 1] if number + 1 < len(translations) else None
+            pieces += [translation, self.gap(number, translation, following)]
         return pieces
+
+    def gap(self, number: int, translation: str, following: str | None) -> str:
+        """What stands behind a translation, before the ``following`` one."""
+        gap = self.gaps[number + 1]
+        if following is None or gap not in ("", " "):
+            return gap
+        if gap and is_written_without_spaces(translation[-1:]) and is_written_without_spaces(following[:1]):
+            return ""
+        return " " if not gap and self.needs_space(number, following) else gap
 
     def starts(self, translations: Sequence[str]) -> list[tuple[int, int]]:
         """Where each sentence begins in the text, and its translation in the joined text."""
@@ -97,10 +105,14 @@ class SplitText:
     def needs_space(self, number: int, following: str) -> bool:
         """After punctuation, or a letter of a script without spaces, and before a script that writes spaces; not inside
         a word that had to be cut."""
-        last, first = self.sentences[number][-1], following[:1] or " "
+        last = self.sentences[number][-1]
         ends_inside_word = last.isalnum() and not UNSPACED_LETTER.match(last)
-        is_unspaced = unicodedata.east_asian_width(first) in ("W", "F") and not KOREAN_LETTER.match(first)
-        return not ends_inside_word and not is_unspaced
+        return not ends_inside_word and not is_written_without_spaces(following[:1])
+
+
+def is_written_without_spaces(character: str) -> bool:
+    """Whether it is a letter or mark of Chinese or Japanese; no character is none."""
+    return unicodedata.east_asian_width(character or " ") in ("W", "F") and not KOREAN_LETTER.match(character)
 
 
 class TextSplitter:

@@ -259,6 +259,13 @@ class TestJoin:
         assert result.join(["This is.", "That is."]) == "This is. That is."
         assert result.join(["这是。", "那是。"]) == "这是。那是。"
 
+    def test_a_space_between_chinese_or_japanese_translations_goes(self) -> None:
+        result = split("Hello. How are you?  Fine.\nBye. Tom.")
+        said = ["你好。", "你好吗？", "很好。", "再见。", "Tom。"]
+        assert result.join(said) == "你好。你好吗？  很好。\n再见。 Tom。"
+        assert result.starts(said)[1] == (7, 3)
+        assert split("Hello. Bye.").join(["안녕하세요.", "안녕."]) == "안녕하세요. 안녕."
+
     def test_korean_is_wide_and_writes_spaces(self) -> None:
         assert split("これは。あれは。", "ja").join(["이것입니다.", "저것입니다."]) == "이것입니다. 저것입니다."
 
