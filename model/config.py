@@ -110,8 +110,8 @@ class CorpusConfig:
     target_script: str | None = None
     """The same for the target."""
     variant: str | None = None
-    """What is made of each pair: capitals, lowercase ... (model/variants.py); give copies drop_copies = false. Unset: the
-    pair itself."""
+    """What is made of each pair: capitals, lowercase ... (model/variants.py); give copies drop_copies = false. Unset:
+    the pair itself."""
     max_pairs: int | None = None
     """Use only the first so many fit pairs."""
 
