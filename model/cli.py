@@ -7,6 +7,7 @@ PyTorch is imported when a command runs, not before: `dragoman --help` is quick,
 
 import argparse
 import dataclasses
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,8 @@ def train(options: argparse.Namespace) -> int:
     from model.plan import plan
     from model.train import Trainer, TrainingError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # translations are shown, whatever the terminal can show
     try:
         config = with_flags(read_training_config(options.config), options)
         if options.dry_run:

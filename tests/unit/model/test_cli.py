@@ -1,6 +1,7 @@
 """`dragoman train` and `dragoman average`: what they print and their exit codes."""
 
 import argparse
+import io
 import signal
 import subprocess
 import sys
@@ -140,6 +141,19 @@ def test_vocabulary_too_large_for_the_text(dry: list[str], recipe: Path, capsys:
     recipe.write_text(recipe.read_text().replace("size = 300", "size = 5000"))
     assert run("train", str(recipe), *dry) == 78
     assert "vocabulary.size (5000) does not fit the text" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_letter_ends_no_run(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "held-out.tsv").write_text("1 \u00e9 2\tun deux\n", encoding="utf-8")
+    text = recipe.read_text().replace("sample_sentences = 0", "sample_sentences = 1")
+    start, _ = text.split("[[validation]]")
+    recipe.write_text(f'{start}[[validation]]\nname = "held-out"\ntsv = "held-out.tsv"\n')
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        assert run("train", str(recipe)) == 0
+    terminal.seek(0)
+    assert "1 \\xe9 2" in terminal.read()
 
 
 @pytest.mark.parametrize(("error", "code"), [(TrainingError("step 3: loss nan"), 1), (KeyboardInterrupt(), 130)])
