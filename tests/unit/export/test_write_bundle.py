@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from export.write_bundle import ExportError, whole_or_nothing
 from model.checkpoint import Description, save
 from model.transformer import Transformer
 from service.cli import main
+from service.engine.settings import EngineSettings
+from service.engine.translator import Translator
 from service.runtime.bundle import Bundle, Language
 from service.runtime.tokenizer import Tokenizer
 from tests.conftest import random_model, sentences
@@ -26,10 +29,10 @@ def checkpoint(random_transformer: Transformer, nonsense_tokenizer: Tokenizer, t
     return tmp_path / "checkpoint"
 
 
-def export(checkpoint: Path, bundle: str | Path) -> int:
+def export(checkpoint: Path, bundle: str | Path, *more: str) -> int:
     small = ("--max-source-tokens", "64", "--max-target-tokens", "24")
     twice = ("--precision", "cpu-fp32", "--precision", "cpu-fp32")
-    return main(["export", str(checkpoint), str(bundle), *small, *twice])
+    return main(["export", str(checkpoint), str(bundle), *small, *twice, *more])
 
 
 def test_heads_that_no_attention_takes_are_refused(make_bundle: Make, tmp_path: Path) -> None:
@@ -52,6 +55,30 @@ def test_weights_that_are_no_numbers_are_refused(name: str, make_bundle: Make, t
     with pytest.raises(ExportError, match="weights that are no numbers"):
         make_bundle(model, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--lower-capitals",), ("--plain-quotes",), ("--lower-capitals", "--plain-quotes")]
+)
+def test_a_bundle_says_how_sentences_are_read(flags: tuple[str, ...], checkpoint: Path, tmp_path: Path) -> None:
+    """What the service gives to the model is what the bundle says, and golden translations come out as they were made."""
+    golden = tmp_path / "golden.txt"
+    texts = [*sentences(6), *(f"\u2018{text}\u2019" for text in sentences(6)), *(text.upper() for text in sentences(6))]
+    golden.write_text("\n".join(texts), encoding="utf-8")
+    assert export(checkpoint, tmp_path / "bundle", "--golden", str(golden), *flags) == 0
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    found = (manifest.decoding.lowers_capitals, manifest.decoding.plain_quotes)
+    assert found == ("--lower-capitals" in flags, "--plain-quotes" in flags)
+    assert not any(one.source.isupper() for one in manifest.golden)
+    translator = Translator.load(tmp_path / "bundle", EngineSettings(num_workers=1))  # replays them
+    try:
+        large, as_read, quoted, plain = translator.translate(["ABC DEF", "Abc def", "\u2018abc\u2019", "'abc'"])
+    finally:
+        translator.close()
+    same = large.alternatives[0].token_ids == as_read.alternatives[0].token_ids
+    assert same == ("--lower-capitals" in flags)
+    if "--plain-quotes" in flags:
+        assert quoted == replace(plain, timings=quoted.timings)
 
 
 def test_a_precision_given_twice_is_made_once(checkpoint: Path, tmp_path: Path) -> None:

@@ -325,7 +325,9 @@ def test_ngrams_and_least_lengths_of_the_folder_are_what_a_request_does_not_say(
     text = tmp_path / "sample.txt"
     text.write_text("\n".join(sentences(8)))
     command = ["import-marian", str(folder), str(bundle), "--precision", "cpu-fp32", "--calibration", str(text)]
-    assert main(command) == 0
+    assert main([*command, "--lower-capitals"]) == 0
+    decoding = Bundle.open(bundle).manifest.decoding
+    assert (decoding.lowers_capitals, decoding.plain_quotes, decoding.min_length) == (True, False, 4)
     checkpoint = read_checkpoint(folder, [], ["fr"])
     [prefix] = checkpoint.targets[0].prefix
     end, size = checkpoint.tokenizer.end, checkpoint.tokenizer.vocab_size
