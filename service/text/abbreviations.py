@@ -15,10 +15,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Before a name.
+# Before a name or a number.
 TITLES: Final = {
     "ar": _words("د"),
     "bn": _words("ড ডা"),
+    "ca": _words("pàg Pàg núm Núm"),
+    "da": _words("frk Frk Jf"),
     "fr": _words("M Mgr Mlle Mme Dr Pr"),
     "hi": _words("डॉ प्रो"),
     "id": _words("Bpk Jl Ny Tn"),

@@ -29,6 +29,9 @@ LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 # The library fails (1.0.32) where a space of more than one byte stands between a capital letter and a full stop
 # ("plan B\xa0."): it gets ASCII spaces instead.
 WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
+# For each full stop of these languages the library makes its patterns anew (1.0.32): 0.3 ms, Python's lock held, where
+# others take 1 us. They get the rules of one that is written alike.
+RULES_OF = {"ca": "es", "oc": "es", "da": "de", "jut": "de", "kl": "de"}
 # The library compares every full stop with every quotation and bracket of what it is given, and holds Python's lock: a
 # line of 160,000 characters in Japanese quotation marks took 8 s. It is given so much at a time: 0.7 s.
 WINDOW_CHARACTERS = 2_000
@@ -109,7 +112,7 @@ def library_pieces(line: str, language: str) -> list[str]:
     """The library's sentences, together as long as ``line``. Whatever it cannot read is one sentence."""
     text = WIDE_SPACE.sub(" ", line)
     try:
-        pieces = sentencex.segment(language, text)
+        pieces = sentencex.segment(RULES_OF.get(language, language), text)
     except UnicodeEncodeError:  # a lone surrogate: Python can hold one, UTF-8 cannot
         return [text]
     except BaseException as error:

@@ -92,6 +92,8 @@ def test_windows_cover_the_line(line: str) -> None:
         ("fr", "En 300 av. J.-C. il mourut, au XIXe s. fut fait le reste, c.-à-d. tout."),
         ("de", "Im 19. Jahrhundert kam am 31. Dezember der 16. Präsident."),
         ("de", "Der XXVIII. Bericht der Kommission liegt vor."),
+        ("da", "Den 3. maj kom Frk. Olsen, dvs. hun, kl. 5, f.eks. til Dr. Hansen."),
+        ("ca", "El Sr. Puig i la Sra. Mas van venir, pàg. 5."),
         ("pl", "W 1990 r. było 3. maja, m.in. tam."),
         ("nb", "Den 3. mai kom han, f.eks. hit."),
         ("hr", "Dana 3. svibnja je došao u 19. stoljeće."),
@@ -142,3 +144,18 @@ def test_full_stops_that_end_one(language: str, text: str) -> None:
 )
 def test_full_stops_without_a_space(language: str, text: str) -> None:
     assert found(text.replace("|", ""), language) == text.split("|")
+
+
+@pytest.mark.parametrize(("language", "rules"), [("ca", "es"), ("oc", "es"), ("da", "de"), ("kl", "de"), ("sv", "sv")])
+def test_rules_that_take_long_are_those_of_another_language(
+    monkeypatch: pytest.MonkeyPatch, language: str, rules: str
+) -> None:
+    asked = list[str]()
+
+    def segment(language: str, text: str) -> list[str]:
+        asked.append(language)
+        return [text]
+
+    monkeypatch.setattr(sentences.sentencex, "segment", segment)
+    found("One. Two.", language)
+    assert asked == [rules]
