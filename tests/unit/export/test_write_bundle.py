@@ -61,7 +61,7 @@ def test_weights_that_are_no_numbers_are_refused(name: str, make_bundle: Make, t
     "flags", [(), ("--lower-capitals",), ("--plain-quotes",), ("--lower-capitals", "--plain-quotes")]
 )
 def test_a_bundle_says_how_sentences_are_read(flags: tuple[str, ...], checkpoint: Path, tmp_path: Path) -> None:
-    """What the service gives to the model is what the bundle says, and golden translations come out as they were made."""
+    """The service does what the bundle says, and golden translations come out as they were made."""
     golden = tmp_path / "golden.txt"
     texts = [*sentences(6), *(f"\u2018{text}\u2019" for text in sentences(6)), *(text.upper() for text in sentences(6))]
     golden.write_text("\n".join(texts), encoding="utf-8")
