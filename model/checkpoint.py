@@ -195,7 +195,8 @@ def load_training(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no training.pt: it can be exported but not resumed") from error
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{folder / 'training.pt'} is damaged: {error}") from error
+        why = str(error).partition("\n")[0].partition(". ")[0]  # PyTorch goes on with advice to run what is in the file
+        raise CheckpointError(f"{folder / 'training.pt'} is damaged: {why}") from error
     return state
 
 

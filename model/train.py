@@ -51,8 +51,13 @@ def restore(newest: Path, model: Transformer, optimizers: Optimizers) -> dict[st
     Raises:
         TrainingConfigError: the moments are another optimizer's. CheckpointError: a file is missing, damaged or unfit.
     """
-    state = checkpoint.load_training(newest)
-    checkpoint.fill(model, newest)
+    try:
+        state = checkpoint.load_training(newest)
+        checkpoint.fill(model, newest)
+    except checkpoint.CheckpointError as error:
+        raise checkpoint.CheckpointError(
+            f"{error}; with {newest} moved away the run goes on from the checkpoint before it"
+        ) from error
     try:
         optimizers.load_state_dict(state["optimizers"])
     except TrainingConfigError:

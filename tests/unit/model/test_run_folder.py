@@ -150,3 +150,16 @@ def test_a_run_that_has_all_its_steps_says_so(
     assert "nothing is left" not in capsys.readouterr().out
     Trainer(with_run(training_config, max_steps=3)).train()
     assert "step 6\nnothing is left to do: run.max_steps is 3; with more it goes on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["training.pt", "model.safetensors"])
+def test_a_damaged_checkpoint_is_in_the_way_until_it_is_moved(training_config: TrainingConfig, name: str) -> None:
+    Trainer(with_run(training_config, validate_every=2)).train()
+    newest = RunFolder(Path(training_config.run.folder)).step(6)
+    (newest / name).write_bytes(b"damaged")
+    with pytest.raises(
+        checkpoint.CheckpointError, match=f"{name}.*; with {newest} moved away the run goes on from the"
+    ):
+        Trainer(training_config)
+    newest.rename(newest.parent / "away")
+    assert Trainer(training_config).step == 4
