@@ -12,6 +12,8 @@ FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
 SECOND_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-longer/step-*)))
 THIRD_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-third/step-*)))
 CHECKPOINT ?= runs/en-fr-mean
+# A third of version 7, two thirds of the sixth run's end.
+SIXTH_MEAN := third fourth fifth fifth $(foreach part,1 2 3 4 5 6 7 8,sixth)
 EXPORT_FLAGS := --model-version 8 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
@@ -26,7 +28,7 @@ IMAGE_FLAGS = --file deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg VERS
 	--build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak lint type format proto contract train train-longer train-third train-fourth train-fifth bundle bench gpu-check \
+.PHONY: help demo test faults soak lint type format proto contract train train-longer train-third train-fourth train-fifth train-sixth bundle bench gpu-check \
 	audit clean image image-cuda image-base image-test rules
 
 help:  ## this list
@@ -83,10 +85,15 @@ train-fourth: .venv/dev.stamp  ## and then: trained on from the third run's end
 	$(BIN)/dragoman train model/recipes/en-fr-fourth.toml --initial-checkpoint $(THIRD_CHECKPOINT)
 	$(MAKE) train-fifth
 
-train-fifth: .venv/dev.stamp  ## what make train does last: trained on from the mean of both ends, and the mean again
+train-fifth: .venv/dev.stamp  ## and then: trained on from the mean of both ends
 	test -d runs/en-fr-before || $(BIN)/dragoman average runs/en-fr-third runs/en-fr-fourth runs/en-fr-before --last 1
 	$(BIN)/dragoman train model/recipes/en-fr-fifth.toml --initial-checkpoint runs/en-fr-before
-	test -d runs/en-fr-mean || $(BIN)/dragoman average $(addprefix runs/en-fr-,third fourth fifth fifth mean) --last 1
+	$(MAKE) train-sixth
+
+train-sixth: .venv/dev.stamp  ## what make train does last: text as people type it, and the mean again
+	test -d runs/en-fr-version-7 || $(BIN)/dragoman average $(addprefix runs/en-fr-,third fourth fifth fifth version-7) --last 1
+	$(BIN)/dragoman train model/recipes/en-fr-sixth.toml --initial-checkpoint runs/en-fr-version-7
+	test -d runs/en-fr-mean || $(BIN)/dragoman average $(addprefix runs/en-fr-,$(SIXTH_MEAN) mean) --last 1
 
 bundle: .venv/dev.stamp  ## the shipped bundle anew, from the checkpoint that make train left
 	$(BIN)/dragoman export $(CHECKPOINT) service/models/en-fr --precision cpu-int8 $(EXPORT_FLAGS)

@@ -110,7 +110,7 @@ class CorpusConfig:
     target_script: str | None = None
     """The same for the target."""
     variant: str | None = None
-    """What is made of each pair: capitals, lowercase ... (model/variants.py); give copies drop_copies = false. Unset:
+    """What is made of each pair: capitals, lowercase ... (model/variants.py); copies wants drop_copies = false. Unset:
     the pair itself."""
     max_pairs: int | None = None
     """Use only the first so many fit pairs."""

@@ -15,6 +15,8 @@ from sentencepiece import SentencePieceProcessor
 from service.runtime.spans import Span, decoded_spans, encoded_spans
 
 VOCABULARY = "vocabulary.spm"
+UTF8_BYTES = 4  # of the longest character
+NO_BYTE = 0xFF  # stands nowhere in UTF-8
 
 
 class Tokenizer:
@@ -33,6 +35,9 @@ class Tokenizer:
         self.pad: int = self.processor.pad_id()
         self.end: int = self.processor.eos_id()
         self.unknown: int = self.processor.unk_id()
+        # Of tokens that stand for a byte each, as vocabularies have them for characters without a piece.
+        pieces = ((token, self.processor.id_to_piece(token)) for token in range(self.vocab_size))
+        self.bytes = {token: int(piece[3:5], 16) for token, piece in pieces if self.processor.is_byte(token)}
         # Decoding starts from the end token, as in fairseq and M2M-100: one special token less to train.
         self.start: int = self.end
         if min(self.pad, self.end, self.unknown) < 0:
@@ -68,6 +73,33 @@ class Tokenizer:
         return decoded_spans(self.decode, ids)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of token ids; start, end and padding ids leave no trace."""
-        texts: list[str] = [self.processor.decode(list(map(int, row))) for row in ids]
+        """Texts of token ids; start, end and padding ids leave no trace, nor do bytes that make no character."""
+        texts: list[str] = [self.processor.decode(self.readable(list(map(int, row)))) for row in ids]
         return texts
+
+    def readable(self, ids: list[int]) -> list[int]:
+        """Without the byte tokens that are no whole character: a reader would see a mark for each instead."""
+        if self.bytes.keys().isdisjoint(ids):
+            return ids
+        found: list[int] = []
+        place = 0
+        while place < len(ids):
+            count = 1 if ids[place] not in self.bytes else self.bytes_of_character(ids, place)
+            found += ids[place : place + count]
+            place += count or 1
+        return found
+
+    def bytes_of_character(self, ids: Sequence[int], start: int) -> int:
+        """How many tokens from ``start`` on are the bytes of one character in UTF-8; 0: they are none."""
+        for count in range(1, UTF8_BYTES + 1):
+            values = [self.bytes.get(token, NO_BYTE) for token in ids[start : start + count]]
+            if len(values) == count and is_character(bytes(values)):
+                return count
+        return 0
+
+
+def is_character(utf8: bytes) -> bool:
+    try:
+        return len(utf8.decode()) == 1
+    except UnicodeDecodeError:
+        return False
