@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model.reference_decode import extend_with, search_beams, search_greedily, with_penalties
+from model.reference_decode import Hypothesis, extend_with, search_beams, search_greedily, with_penalties
 from model.transformer import Transformer
 from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult, Timings
@@ -18,6 +18,7 @@ from service.engine.translator import Translator
 from service.model_store import SHIPPED_BUNDLE
 from service.runtime import session
 from service.runtime.bundle import Bundle
+from service.runtime.tokenizer import Tokenizer
 from tests.conftest import sentences
 
 OPTIONS = [
@@ -86,6 +87,12 @@ def test_random_weights_give_translations_of_many_lengths(alone: dict[tuple[str,
     assert len(lengths) > 8
 
 
+def each_text_once(hypotheses: list[Hypothesis], tokenizer: Tokenizer) -> list[Hypothesis]:
+    """Without those that look like an earlier one: bytes that make no character are not seen."""
+    texts = tokenizer.decode([hypothesis.ids for hypothesis in hypotheses])
+    return [hypothesis for place, hypothesis in enumerate(hypotheses) if texts.index(texts[place]) == place]
+
+
 def test_fp32_is_the_pytorch_oracle(nonsense_bundle: Path, random_transformer: Transformer) -> None:
     translator = Translator.load(nonsense_bundle, EngineSettings(precision="fp32", num_workers=1))
     tokenizer = translator.tokenizer
@@ -105,7 +112,8 @@ def test_fp32_is_the_pytorch_oracle(nonsense_bundle: Path, random_transformer: T
                 else:
                     wanted = search_beams(*common, options.num_beams, options.length_penalty, source)
                 found = result.alternatives
-                assert [list(a.token_ids) for a in found] == [w.ids for w in wanted[: options.num_alternatives]]
+                wanted = each_text_once(wanted[: options.num_alternatives], tokenizer)
+                assert [list(a.token_ids) for a in found] == [w.ids for w in wanted]
                 if options.length_penalty == 1.0:
                     assert found[0].score == pytest.approx(wanted[0].score, abs=1e-4)
     finally:
@@ -164,7 +172,7 @@ def test_one_row_serves_greedy_search_although_golden_translations_have_beams() 
         assert any(golden.num_beams > 1 for golden in bundle.manifest.golden)
     single = Translator.load(SHIPPED_BUNDLE, EngineSettings(max_rows=1, num_workers=1, threads_per_worker=1))
     try:
-        assert single.translate(["Good morning."], OPTIONS[0])[0].text == "Bonjour !"
+        assert single.translate(["Thank you very much."], OPTIONS[0])[0].text == "Merci beaucoup."
     finally:
         single.close()
 
