@@ -111,8 +111,9 @@ class SplitText:
 
 
 def is_written_without_spaces(character: str) -> bool:
-    """Whether it is a letter or mark of Chinese or Japanese; no character is none."""
-    return unicodedata.east_asian_width(character or " ") in ("W", "F") and not KOREAN_LETTER.match(character)
+    """Whether it is a letter or mark of Chinese or Japanese; no character is none, and emoji are wide in any text."""
+    is_wide = unicodedata.east_asian_width(character or " ") in ("W", "F")
+    return is_wide and not KOREAN_LETTER.match(character) and unicodedata.category(character) != "So"
 
 
 class TextSplitter:

@@ -293,3 +293,10 @@ def test_starts_are_where_sentences_and_translations_stand(text: str, said: str)
     for (source, target), sentence, translation in zip(starts, split.sentences, translations, strict=True):
         assert text[source:].startswith(sentence)
         assert joined[target:].startswith(translation)
+
+
+def test_emoji_are_no_chinese() -> None:
+    """They are as wide: a space before one stays, and one is put where sentences touched."""
+    split = SplitText(("A.", "B."), ("", " ", ""), False)
+    assert split.join(["Super \U0001f600", "\U0001f600 Bien"]) == "Super \U0001f600 \U0001f600 Bien"
+    assert SplitText(("\u4f60\u597d\u3002", "B"), ("", "", ""), False).join(["a.", "\U0001f600 b"]) == "a. \U0001f600 b"
