@@ -68,10 +68,11 @@ def measure(bundle: Path, data: Path, names: Sequence[str], most: int | None = N
     """
     manifest = Bundle.open(bundle).manifest
     found = []
-    for number, precision in enumerate(manifest.precisions):
+    first, *_ = manifest.precisions
+    for precision in manifest.precisions:
         device, kind = precision.split("-")
         translator = Translator.load(bundle, EngineSettings(device=device, precision=kind, max_queue_sentences=100_000))
-        for name in (name for name in names if not number or " " not in name):
+        for name in (name for name in names if precision == first or " " not in name):
             lines = read_test_set(data, name, manifest.source_language, manifest.target_language)
             sources, references = (side[:most] for side in lines)
             for beams in BEAMS:

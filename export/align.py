@@ -118,7 +118,7 @@ def align(
     runner = GraphRunner(bundle.root, manifest.precisions[chosen], manifest.shape, tokenizer.start)
     prefix, first, end = (*target_language.prefix, *source_language.prefix), target_language.first, tokenizer.end
     decoding = manifest.decoding
-    codes = manifest.source_language, manifest.target_language
+    codes = source_language.code or manifest.source_language, target_language.code or manifest.target_language
     reading = Reading(decoding.lowers_capitals, decoding.plain_quotes, *codes)
     read = reading.read(text)
     ids = tokenizer.encode([read])[0]

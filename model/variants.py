@@ -9,11 +9,11 @@ it is gives none: a text in Japanese has no capitals, and to shout its translati
     capitals     THE DOOR IS OPEN.           LA PORTE EST OUVERTE.
     lowercase    the door is open            la porte est ouverte
     title        The Door Is Open            La porte est ouverte
-    typographic  \u201cIt\u2019s open\u201d \u2013 \u2026       the target stays as it is: one form is enough to write
+    typographic  quotes, apostrophes, dashes and dots of word processors; the target stays as it is
     numbers      He has 31 sons.             Il a 31 fils.                  from 3 sons: digits both sides have
     copies       The door is open (a@b.org)  La porte est ouverte (a@b.org) addresses, codes, placeholders, numbers
 
-One in five of the copies is an address or code alone, which drop_copies, true unless the corpus says otherwise, drops.
+One in four of the copies is an address or code alone: a corpus of them wants drop_copies = false.
 """
 
 import random

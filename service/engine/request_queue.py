@@ -132,8 +132,8 @@ class RequestQueue:
         with self.changed:
             self.active_rows[worker] = active_rows
             self.max_rows = max_rows * len(self.active_rows)
+            self.load.stepped(now)
             if not len(self.waiting):
-                self.load.stepped(now)
                 return Plan()
             share = -(-(sum(self.active_rows) + self.num_rows) // len(self.active_rows))
             # Below its share a worker takes at least one sentence, however wide, so that none is left between two
@@ -141,7 +141,6 @@ class RequestQueue:
             wanted = max(share - active_rows, self.first_width()) if active_rows < share else 0
             free = min(max_rows - active_rows, wanted)
             plan = plan_admission(self.waiting, free, now)
-            self.load.stepped(now)
             if now - self.swept_at > SWEEP_EVERY_S:
                 self.swept_at = now
                 plan.drop += sweep(self.waiting, now)

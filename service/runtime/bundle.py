@@ -19,7 +19,7 @@ from typing import Any
 from service.errors import BundleError
 from service.runtime.archive import unpack
 from service.runtime.folder_kind import hint
-from service.runtime.manifest_check import check_manifest
+from service.runtime.manifest_check import check_manifest, read_fields
 from service.runtime.scratch import ScratchFolder
 
 FORMAT_VERSION = 1
@@ -185,26 +185,22 @@ def parse_manifest(text: str, where: str) -> tuple[Manifest, dict[str, tuple[int
             raise BundleError(f"{where}: format version {version} cannot be read; this program reads {FORMAT_VERSION}")
         files = {path: (int(entry["size"]), str(entry["sha256"])) for path, entry in values.pop("files").items()}
         precisions = {
-            name: Graphs(**(graphs | {"decoder": {int(k): path for k, path in graphs["decoder"].items()}}))
+            name: read_fields(Graphs, graphs | {"decoder": {int(k): v for k, v in graphs["decoder"].items()}}, where)
             for name, graphs in values.pop("precisions").items()
         }
-        golden = tuple(Golden(**(entry | {"ids": tuple(entry["ids"])})) for entry in values.pop("golden"))
-        shape = Shape(**values.pop("shape"))
+        golden = tuple(read_fields(Golden, entry, where) for entry in values.pop("golden"))
+        shape = read_fields(Shape, values.pop("shape"), where)
         for side in ("source_languages", "target_languages"):
-            values[side] = tuple(Language(**with_tuples(entry)) for entry in values.get(side, ()))
-        values["decoding"] = Decoding(**with_tuples(values.get("decoding", {})))
-        manifest = Manifest(shape=shape, precisions=precisions, golden=golden, **values)
+            values[side] = tuple(read_fields(Language, entry, where) for entry in values.get(side, ()))
+        values["decoding"] = read_fields(Decoding, values.get("decoding", {}), where)
+        read = {"shape": shape, "precisions": precisions, "golden": golden}
+        manifest = read_fields(Manifest, values | read, where)
         check_manifest(manifest)
         return manifest, files
     except BundleError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{where} is damaged: {type(error).__name__}: {error}") from error
-
-
-def with_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def safe_path(root: Path, name: str) -> Path:

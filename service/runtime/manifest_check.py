@@ -1,6 +1,6 @@
-"""Whether a manifest's values are what they should be: types as declared, numbers in their ranges.
+"""Whether a manifest's values are what they should be: fields and types as declared, numbers in their ranges.
 
-Knows: the declarations of the manifest's classes. Does not know: JSON, files.
+Knows: the declarations of the manifest's classes. Does not know: files.
 
 A manifest is sealed, so a wrong value is no accident of a copy but of the program that wrote it; what it would break
 later is told here, by its name.
@@ -8,10 +8,29 @@ later is told here, by its name.
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from service.errors import BundleError
 
 if TYPE_CHECKING:
     from service.runtime.bundle import Manifest
+
+
+Kind = TypeVar("Kind")
+
+
+def read_fields(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
+    """A dataclass of what JSON, which has no tuples, holds of it.
+
+    Raises:
+        BundleError: there is a field that this version does not know, so that it would serve the bundle wrongly.
+    """
+    if unknown := sorted(values.keys() - {field.name for field in fields(kind)}):  # type: ignore[arg-type]
+        raise BundleError(
+            f"{where} has {unknown[0]!r}, which this version of Dragoman does not know: the bundle is of a newer one; "
+            "serve it with that, or export it again"
+        )
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def check_manifest(manifest: "Manifest") -> None:

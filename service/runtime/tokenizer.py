@@ -36,8 +36,8 @@ class Tokenizer:
         self.end: int = self.processor.eos_id()
         self.unknown: int = self.processor.unk_id()
         # Of tokens that stand for a byte each, as vocabularies have them for characters without a piece.
-        pieces = ((token, self.processor.id_to_piece(token)) for token in range(self.vocab_size))
-        self.bytes = {token: int(piece[3:5], 16) for token, piece in pieces if self.processor.is_byte(token)}
+        tokens = (token for token in range(self.vocab_size) if self.processor.is_byte(token))
+        self.bytes = {token: int(self.processor.id_to_piece(token)[3:5], 16) for token in tokens}  # of "<0xE2>"
         # Decoding starts from the end token, as in fairseq and M2M-100: one special token less to train.
         self.start: int = self.end
         if min(self.pad, self.end, self.unknown) < 0:
