@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Old on purpose: newer generators write code that refuses older runtimes. No lower bound in pyproject.toml is below it.
 GRPCIO_TOOLS := 1.76.0
 SOAK_S ?= 60
+KERNELS := $(wildcard service/runtime/kernels/*.[ch] service/runtime/kernels/build_hook.py)
 BENCH := build/bench/quick
 
 FIRST_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-tiny/step-*)))
@@ -14,7 +15,7 @@ THIRD_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-third/step-*)))
 CHECKPOINT ?= runs/en-fr-mean
 # A third of version 7, two thirds of the sixth run's end.
 SIXTH_MEAN := third fourth fifth fifth $(foreach part,1 2 3 4 5 6 7 8,sixth)
-EXPORT_FLAGS := --model-version 8 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
+EXPORT_FLAGS := --model-version 9 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 
@@ -132,15 +133,15 @@ clean:  ## away with everything that can be made again, but for runs/
 	$(PYTHON) -m venv .venv
 
 # What serving needs, and no more.
-.venv/serve.stamp: pyproject.toml | .venv/bin/python
+.venv/serve.stamp: pyproject.toml $(KERNELS) | .venv/bin/python
 	$(PIP) install --editable .
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
+.venv/dev.stamp: pyproject.toml $(KERNELS) | .venv/bin/python
 	$(PIP) install --editable '.[dev]'
 	@touch $@ .venv/serve.stamp
 
-.venv/bench.stamp: pyproject.toml | .venv/bin/python
+.venv/bench.stamp: pyproject.toml $(KERNELS) | .venv/bin/python
 	$(PIP) install --editable '.[bench]'
 	@touch $@ .venv/serve.stamp
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.runtime import kernels
+
 RESULTS = Path(__file__).parent / "results"
 QUICK_RESULTS = Path("build/bench/quick")  # small measurements do not replace recorded ones
 LOAD_AT_START = os.getloadavg()[0]
@@ -30,8 +32,8 @@ Row = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """CPU, its notable instructions, cores this process may use, memory, and how busy all of it was at the start and is
-    now; the GPU where PyTorch is in use and has one."""
+    """CPU, its notable instructions, our kernels for them, cores this process may use, memory; how busy all of it was
+    at the start and is now; the GPU where PyTorch is in use and has one."""
     facts: dict[str, str] = {}
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
@@ -45,6 +47,7 @@ def machine() -> dict[str, Any]:
         "family": f"{facts.get('cpu family', '?')}/{facts.get('model', '?')}",
         "cores": len(os.sched_getaffinity(0)),
         "flags": sorted(flags & NOTABLE_FLAGS),
+        "kernels": kernels.active(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average_at_start": round(LOAD_AT_START, 2),

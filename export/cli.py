@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from export.derive import derive_cuda
-from export.graph_runner import GraphRunner
+from export.graph_runner import GraphRunner, runs_with_kernels
 from export.sampled_texts import sampled_texts
 from export.transformers_layout import write_transformers
 from export.verify import Report, VerificationError, check_searches, verify
@@ -23,6 +23,7 @@ from export.write_bundle import DEFAULT_PRECISIONS, PRECISIONS, ExportError, Exp
 from model.checkpoint import CheckpointError, load_model
 from model.corpus import CorpusError, read_lines
 from service.errors import BundleError
+from service.runtime import kernels
 from service.runtime.bundle import MANIFEST, Bundle, Decoding, Shape
 from service.runtime.piece_tokenizer import tokenizer_of
 from service.runtime.tokenizer import Tokenizer
@@ -253,9 +254,11 @@ def compare_with_checkpoint(bundle: Bundle, checkpoint: Path, text: Path | None)
             count, limit = len(encoded) - len(sources), manifest.max_source_tokens
             print(f"{count} of {len(encoded)} lines have more than {limit} tokens and are left out")
         for precision, graphs in manifest.precisions.items():
-            runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start)
             exact = precision.endswith("fp32")
-            print(f"{precision}: {verify(model, runner, tokenizer.end, exact)}")
+            for with_kernels in runs_with_kernels(precision):
+                runner = GraphRunner(bundle.root, graphs, manifest.shape, tokenizer.start, with_kernels)
+                how = f"{precision}, {kernels.active()} kernels" if with_kernels else precision
+                print(f"{how}: {verify(model, runner, tokenizer.end, exact)}")
             if exact and sources:
                 count, ties = check_searches(model, runner, sources, tokenizer.end, manifest.max_target_tokens)
                 print(f"{precision}: {count} greedy and beam searches find PyTorch's token ids, {ties} but for a tie")

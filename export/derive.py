@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from export.calibrate import OUTPUT, last_norm
 from export.graph_runner import GraphRunner
-from export.layers import Array, Float16
+from export.matrices import Array, Float16
 from export.write_bundle import ExportError, whole_or_nothing, write_graphs, write_manifest
 from model.config import ModelConfig
 from model.transformer import Transformer

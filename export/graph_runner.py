@@ -5,7 +5,7 @@ cannot hide one here.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.runtime import kernels
 from service.runtime.bundle import Graphs, Shape
 
 Array = NDArray[np.generic]
@@ -26,12 +27,19 @@ CACHE_TYPES: dict[str, type[np.generic]] = {
 }
 
 
-def load(path: Path) -> ort.InferenceSession:
+def load(path: Path, with_kernels: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if with_kernels and (library := kernels.library()) is not None:
+        options.register_custom_ops_library(str(library))
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runs_with_kernels(precision: str) -> tuple[bool, ...]:
+    """How graphs of ``precision`` may be run by services, as far as this machine can: without the kernels, and with."""
+    return (False, True) if precision.startswith("cpu") and kernels.library() else (False,)
 
 
 class GraphRunner:
@@ -39,12 +47,15 @@ class GraphRunner:
 
     At most two are loaded at a time: each has the weights in a form of its own, and eight of them would need more
     memory than everything else in an export together.
+
+    Args:
+        with_kernels: as machines run them that have service/runtime/kernels' library; else as those that have not.
     """
 
-    def __init__(self, root: Path, graphs: Graphs, shape: Shape, start: int) -> None:
+    def __init__(self, root: Path, graphs: Graphs, shape: Shape, start: int, with_kernels: bool = False) -> None:
         self.shape, self.start = shape, start
         self.root, self.graphs = root, graphs
-        self.load = lru_cache(maxsize=2)(load)
+        self.load = lru_cache(maxsize=2)(partial(load, with_kernels=with_kernels))
         kind = self.encoder.get_outputs()[0].type
         self.cache_dtype = CACHE_TYPES[kind]
         self.dtype: type[np.floating[Any]] = np.float16 if self.cache_dtype is np.float16 else np.float32  # of states

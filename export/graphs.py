@@ -22,15 +22,16 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from export.candidates import best_candidates
-from export.graph_builder import CONTRIB, GraphBuilder, Shape
-from export.layers import Array, Layers, Matrices
+from export import fused
+from export.calibrate import OUTPUT
+from export.graph_builder import GraphBuilder, Shape
+from export.layers import Layers
+from export.matrices import Array, Matrices
 from export.packing import Packing
 from export.weights_file import WeightsFile
 from model.config import ModelConfig
 
 Model = tuple[ModelConfig, Mapping[str, Array]]
-NUM_UNUSED_INPUTS = 5  # of GroupQueryAttention, between the cache and its scales: rotations, positions, a bias, a sink
 
 
 def source_places(graph: GraphBuilder, lengths: str, length: str) -> str:
@@ -81,10 +82,42 @@ def encode(layers: Layers, source: str, lengths: str) -> Encoded:
     ids = packing.pack(graph.reshape(source, [-1]))
     x = layers.embed(ids, graph.op("Mod", packing.places, length), "source")
     for i in range(layers.config.num_encoder_layers):
-        x = self_attention_block(layers, x, f"encoder.{i}", shape, mask, packing)
-        name = f"encoder.{i}.feed_forward"
-        x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
+        if layers.is_fused:
+            x = packed_attention_block(layers, x, f"encoder.{i}", (lengths, shape, mask), packing)
+        else:
+            x = self_attention_block(layers, x, f"encoder.{i}", shape, mask, packing)
+        x = feed_forward_block(layers, x, f"encoder.{i}")
     return Encoded(layers.final_norm(x, "encoder"), shape, mask, packing)
+
+
+def feed_forward_block(layers: Layers, x: str, layer: str) -> str:
+    name = f"{layer}.feed_forward"
+    return layers.leave(x, layers.feed_forward(layers.enter(x, name, f"{name}.inner"), name), name)
+
+
+def joined_query_key_value(layers: Layers, x: str, name: str) -> str:
+    entered = layers.enter(x, name, f"{name}.query")
+    return layers.linear(entered, f"{name}.query", f"{name}.key", f"{name}.value")
+
+
+def packed_attention_block(
+    layers: Layers, x: str, layer: str, sentences: tuple[str, str, str], packing: Packing
+) -> str:
+    """x is (P, M); sentences: their lengths, [B, S], and the padding mask."""
+    name, config = f"{layer}.self_attention", layers.config
+    joined = joined_query_key_value(layers, x, name)
+    inputs = [joined, *sentences, packing.tokens, packing.places]
+
+    def plain(graph: GraphBuilder, joined: str, lengths: str, shape: str, mask: str, tokens: str, places: str) -> str:
+        inner = Layers(graph, config, {}, layers.matrices)
+        query, key, value = inner.split(graph.op("Gather", joined, tokens), 3)
+        query, value = inner.heads(query, shape), inner.heads(value, shape)
+        context, _ = inner.attention(query, inner.heads(key, shape, transposed=True), value, mask)
+        return graph.op("Gather", context, places)
+
+    rounding = layers.matrices.rounding(layers.graph, f"{name}.output")
+    context = fused.sentence_attention(layers.graph, inputs, config.num_heads, plain, rounding)
+    return layers.leave(x, layers.linear(layers.as_read(context, rounding), f"{name}.output"), name)
 
 
 def self_attention_block(
@@ -92,7 +125,7 @@ def self_attention_block(
 ) -> str:
     """x is (P, M) with ``packing``, else (B * T, M)."""
     name = f"{layer}.self_attention"
-    joined = layers.linear(layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
+    joined = joined_query_key_value(layers, x, name)
     query, key, value = layers.split(packing.unpack(joined) if packing else joined, 3)
     if layer.startswith("decoder"):  # scores are those of a translation decoded step by step
         key, value = rounded(layers, key, f"{name}.key"), rounded(layers, value, f"{name}.value")
@@ -160,69 +193,59 @@ class DecoderStep:
         self.cross_capacity = graph.input("cross_capacity", np.int32, [])
         self.no_keys = graph.input("no_keys", self.layers.dtype, ["N", 0, self.config.model_width])
 
-    def attend(self, name: str, query: str, key: str, value: str, past: str, lengths: str, groups: int) -> str:
-        """GroupQueryAttention of attention layer ``name`` over the buffers called ``past``.
-
-        They leave the graph as what they came in as.
-        """
+    def buffers(self, name: str, past: str) -> fused.Buffers:
+        """Those of attention layer ``name``, called ``past``; they leave the graph as what they came in as."""
         is_own, dtype = past.startswith("self"), self.layers.matrices.cache_dtype
         shape = ["R" if is_own else "N", self.config.num_heads, "C_" + past[:5], self.head_width]
-        buffers = [self.graph.input(past.format(part), dtype, shape) for part in ("key", "value")]
-        present = [f"present_{buffer}" for buffer in buffers]
-        inputs = [query, key, value, *buffers, lengths, self.self_capacity if is_own else self.cross_capacity]
-        attributes: dict[str, object] = {"num_heads": self.config.num_heads * groups}
-        scales = [self.layers.matrices.cache_scale(f"{name}.{part}") for part in ("key", "value")]
-        if dtype is np.int8:
-            inputs += [*[""] * NUM_UNUSED_INPUTS, *(self.graph.constant([scale], np.float32) for scale in scales)]
-            attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
-        results = self.graph.ops(
-            "GroupQueryAttention",
-            *inputs,
-            num_outputs=3,
-            outputs=present,
-            domain=CONTRIB,
-            kv_num_heads=self.config.num_heads,
-            **attributes,
-        )
+        names = [self.graph.input(past.format(part), dtype, shape) for part in ("key", "value")]
+        present = [f"present_{buffer}" for buffer in names]
         for output in present:
             self.graph.output(output, output, dtype, shape)
-        return results[0]
+        scales = [self.layers.matrices.cache_scale(f"{name}.{part}") for part in ("key", "value")]
+        return fused.Buffers(
+            past=names,
+            present=present,
+            lengths=self.lengths if is_own else self.source_lengths_less_1,
+            capacity=self.self_capacity if is_own else self.cross_capacity,
+            scales=[self.graph.constant([scale], np.float32) for scale in scales if dtype is np.int8],
+        )
 
     def self_attention(self, x: str, layer: int) -> str:
-        name = f"decoder.{layer}.self_attention"
-        joined = self.layers.linear(self.layers.enter(x, name), f"{name}.query", f"{name}.key", f"{name}.value")
-        context = self.attend(name, joined, "", "", f"self_{{}}_{layer}", self.lengths, groups=1)
-        return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
+        name, layers = f"decoder.{layer}.self_attention", self.layers
+        joined = joined_query_key_value(layers, x, name)
+        buffers, num_heads = self.buffers(name, f"self_{{}}_{layer}"), self.config.num_heads
+        if layers.is_fused:
+            rounding = layers.matrices.rounding(self.graph, f"{name}.output")
+            context = fused.self_attention(self.graph, joined, buffers, num_heads, rounding)
+            context = layers.as_read(context, rounding)
+        else:
+            context = fused.group_query_attention(self.graph, joined, "", "", buffers, num_heads, groups=1)[0]
+        return layers.leave(x, layers.linear(context, f"{name}.output"), name)
 
     def cross_attention(self, x: str, layer: int) -> str:
-        name, width = f"decoder.{layer}.cross_attention", self.config.model_width
-        query = self.layers.linear(self.layers.enter(x, name), f"{name}.query")
-        query = self.graph.op("Gather", query, self.query_rows)  # (N * K, 1, M)
-        query = self.swap_beams_and_heads(query, self.num_beams, self.config.num_heads, self.num_beams * width)
-        no_keys, past, lengths = self.no_keys, f"cross_{{}}_{layer}", self.source_lengths_less_1
-        context = self.attend(name, query, no_keys, no_keys, past, lengths, groups=self.num_beams)
-        context = self.swap_beams_and_heads(context, self.config.num_heads, self.num_beams, width)
-        context = self.graph.op("Gather", context, self.row_queries)
-        return self.layers.leave(x, self.layers.linear(context, f"{name}.output"), name)
-
-    def swap_beams_and_heads(self, x: str, first: int, second: int, width: int) -> str:
-        """(N, first, second, D) -> (N, second, first, D), as (..., 1, width); nothing to do for one beam."""
-        if self.num_beams == 1:
-            return x
-        x = self.graph.reshape(x, [-1, first, second, self.head_width])
-        return self.graph.reshape(self.graph.op("Transpose", x, perm=[0, 2, 1, 3]), [-1, 1, width])
+        name, layers = f"decoder.{layer}.cross_attention", self.layers
+        query = layers.linear(layers.enter(x, name, f"{name}.query"), f"{name}.query")
+        buffers = self.buffers(name, f"cross_{{}}_{layer}")
+        places = fused.BeamPlaces(self.row_queries, self.query_rows, self.no_keys)
+        sizes = self.config.num_heads, self.num_beams, self.config.model_width
+        if layers.is_fused:
+            rounding = layers.matrices.rounding(self.graph, f"{name}.output")
+            context = fused.cross_attention(self.graph, query, buffers, places, sizes, rounding)
+            context = layers.as_read(context, rounding)
+        else:
+            context = fused.attend_by_groups(self.graph, query, buffers, places, sizes)[0]
+        return layers.leave(x, layers.linear(context, f"{name}.output"), name)
 
     def build(self) -> onnx.ModelProto:
         graph, layers = self.graph, self.layers
-        x = graph.reshape(layers.embed(self.tokens, self.lengths, "target"), [-1, 1, self.config.model_width])
+        x = layers.embed_step(self.tokens, self.lengths)
         for i in range(self.config.num_decoder_layers):
             x = self.cross_attention(self.self_attention(x, i), i)
-            name = f"decoder.{i}.feed_forward"
-            x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
-        logits = layers.logits(layers.final_norm(x, "decoder"))
-        log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
+            x = feed_forward_block(layers, x, f"decoder.{i}")
+        logits = layers.logits(layers.final_norm(x, "decoder", OUTPUT))
         vocab_size = self.config.vocab_size if layers.matrices.candidate_blocks else 0
-        values, ids = best_candidates(graph, log_probabilities, self.num_candidates, vocab_size)
+        found = fused.likely_candidates(graph, logits, self.num_candidates, vocab_size, layers.is_fused)
+        values, ids = found
         graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
         graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
         return graph.model()
@@ -230,7 +253,7 @@ class DecoderStep:
 
 def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
     graph = GraphBuilder("score", weights)
-    layers = Layers(graph, *model, matrices)
+    layers = Layers(graph, *model, matrices, is_fused=False)
     source = graph.input("source", np.int64, ["B", "S"])
     lengths = graph.input("source_lengths", np.int64, ["B"])
     target_in = graph.input("target_in", np.int64, ["B", "T"])
@@ -246,12 +269,12 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     for i, (key, value) in enumerate(crossed):
         x = self_attention_block(layers, x, f"decoder.{i}", shape, causal)
         name = f"decoder.{i}.cross_attention"
-        query = layers.heads(layers.linear(layers.enter(x, name), f"{name}.query"), shape)
+        entered = layers.enter(x, name, f"{name}.query")
+        query = layers.heads(layers.linear(entered, f"{name}.query"), shape)
         key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
         context, attention = layers.attention(query, key, value, encoded.mask)
         x = layers.leave(x, layers.linear(context, f"{name}.output"), name)
-        name = f"decoder.{i}.feed_forward"
-        x = layers.leave(x, layers.feed_forward(layers.enter(x, name), name), name)
+        x = feed_forward_block(layers, x, f"decoder.{i}")
     logits = layers.logits(layers.final_norm(x, "decoder"))
     chosen = graph.op("Unsqueeze", graph.reshape(target_out, [-1]), graph.constant([1], np.int64))
     picked = graph.op("GatherElements", graph.op("LogSoftmax", logits, axis=-1), chosen, axis=1)

@@ -19,9 +19,9 @@ from export.cache_graphs import move_graph, store_graph
 from export.calibrate import equalize, record
 from export.candidates import padded, padded_size
 from export.golden import golden_translations, single_sentences
-from export.graph_runner import GraphRunner
+from export.graph_runner import GraphRunner, runs_with_kernels
 from export.graphs import DecoderStep, encoder_graph, score_graph
-from export.layers import Array, Float16, Float32, Matrices, PerRowInt8, StaticInt8
+from export.matrices import Array, Float16, Float32, Matrices, PerRowInt8, StaticInt8
 from export.verify import Report, verify
 from export.weights_file import WeightsFile
 from model.checkpoint import Description
@@ -285,8 +285,9 @@ def write_bundle(
             state, matrices = prepare(model, tokenizer, precision, options)
             precisions[precision] = write_graphs(model, state, matrices, partial, precision)
         for precision, graphs in precisions.items():
-            runner = GraphRunner(partial, graphs, shape, tokenizer.start)
-            reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))
+            for with_kernels in runs_with_kernels(precision):
+                runner = GraphRunner(partial, graphs, shape, tokenizer.start, with_kernels)
+                reports[precision] = verify(model, runner, tokenizer.end, exact=precision.endswith("fp32"))
             rules = (options.max_target_tokens, options.languages, options.decoding)
             golden += golden_translations(runner, tokenizer, precision, texts, *rules)
         manifest = Manifest(

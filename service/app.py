@@ -32,7 +32,7 @@ from service.errors import ConfigurationError
 from service.metrics import Metrics, package_version
 from service.metrics_server import MetricsServer
 from service.model_store import SHIPPED_BUNDLE, LoadedModel, LoadTranslator, ModelStore, bundle_paths, discard
-from service.runtime import scratch
+from service.runtime import kernels, scratch
 from service.transport.server import ServerOptions, TranslationServer
 from service.transport.tracing import open_tracer
 
@@ -86,7 +86,8 @@ class Application:
         Raises:
             BundleError, ConfigurationError: a bundle cannot be served, or two of them are for the same calls.
         """
-        log.info("starting", extra={"facts": {"version": package_version(), "config": self._config.as_dict()}})
+        facts = {"version": package_version(), "kernels": kernels.active(), "config": self._config.as_dict()}
+        log.info("starting", extra={"facts": facts})
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import BundleError
+from service.runtime import kernels
 from service.runtime.bundle import Bundle, Shape
 from service.runtime.cpus import saturates_int8
 from service.runtime.kv_cache import EncodedSources, KVCache
@@ -43,6 +44,8 @@ def load_session(path: Path, num_threads: int) -> ort.InferenceSession:
     if saturates_int8():
         # The exact product of 8-bit numbers instead of the one that saturates; elsewhere it takes twice the time.
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if (library := kernels.library()) is not None:
+        options.register_custom_ops_library(str(library))
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types

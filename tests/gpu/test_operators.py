@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 
 from export.cache_graphs import move_graph, store_graph
-from export.layers import Float16
+from export.matrices import Float16
 from service.runtime import gpu
 from tests.conftest import random_model
 from tests.gpu.operators import CASES, Case

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export import write_bundle
-from export.layers import Float32
+from export.matrices import Float32
 from model.transformer import Transformer
 from service.decoding.options import DecodeOptions
 from service.engine import engine, placement
@@ -17,6 +17,7 @@ from service.engine.request import TextAnswer, TextResult, Timings
 from service.engine.settings import EngineSettings
 from service.engine.translator import Translator
 from service.errors import ConfigurationError, EngineFailure
+from service.runtime import kernels
 from service.runtime.device_memory import Device
 from service.runtime.device_session import DeviceSessions, DeviceStep
 from tests.conftest import sentences
@@ -59,7 +60,10 @@ def on_device(twin_bundle: Path, gpu_in_host_memory: None) -> Iterator[Translato
     loaded.close()
 
 
-def test_the_device_answers_what_the_cpu_answers(on_device: Translator, twin_bundle: Path) -> None:
+def test_the_device_answers_what_the_cpu_answers(
+    on_device: Translator, twin_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)  # a device has ONNX Runtime's own operators
     on_cpu = Translator.load(twin_bundle, EngineSettings(precision="fp32", num_workers=1, max_rows=22))
     try:
         for options in OPTIONS:

@@ -35,6 +35,7 @@ MAY_IMPORT = {
         *("model", "service.runtime.tokenizer", "service.runtime.piece_tokenizer", "service.runtime.bundle"),
         *(
             "service.runtime.folder_kind",
+            "service.runtime.kernels",
             "service.text.splitter",
             "service.text.capitals",
             "service.text.reading",

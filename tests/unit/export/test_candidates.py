@@ -10,7 +10,7 @@ from export import write_bundle
 from export.candidates import best_candidates, block_size, padded_size
 from export.graph_builder import GraphBuilder
 from export.graph_runner import GraphRunner
-from export.layers import Float32, PerRowInt8
+from export.matrices import Float32, PerRowInt8
 from export.weights_file import WeightsFile
 from model.transformer import Transformer
 from tests.conftest import random_model

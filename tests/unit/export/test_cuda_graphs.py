@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from export.graph_runner import GraphRunner
 from export.graphs import DecoderStep, encoder_graph, score_graph
-from export.layers import Float16, Float32, Matrices
+from export.matrices import Float16, Float32, Matrices
 from export.verify import verify
 from export.weights_file import WeightsFile
 from export.write_bundle import state_arrays
@@ -113,8 +113,10 @@ def test_the_bundle_has_only_nodes_with_kernels_and_a_step_copies_nothing(half_b
 
 
 def test_the_check_finds_what_cuda_cannot_compute() -> None:
-    model = random_model(vocab_size=8000)
-    single = graphs_of(model, Float32())
+    class Unfused(Float32):
+        fuses = False
+
+    single = graphs_of(random_model(vocab_size=8000), Unfused())
     assert any("GroupQueryAttention" in words for words in without_kernel(single["decoder-1"]))
     assert any("TopK" in words for words in copied_to_host(single["decoder-1"]))
 

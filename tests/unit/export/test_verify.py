@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import layers, write_bundle
-from export.graph_builder import GraphBuilder
-from export.graphs import DecoderStep
-from export.layers import Layers, PerRowInt8
+from export import fused, write_bundle
+from export.graph_builder import CONTRIB, GraphBuilder
+from export.layers import Layers
+from export.matrices import PerRowInt8
 from export.verify import VerificationError
 from export.write_bundle import ExportError, whole_or_nothing
 from model.transformer import Transformer
@@ -69,10 +69,10 @@ def plant_shifted_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plant_swapped_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def swapped(self: DecoderStep, x: str, first: int, second: int, width: int) -> str:
-        return self.graph.reshape(x, [-1, 1, width])  # beams and heads stay in the order of the queries
+    def swapped(graph: GraphBuilder, x: str, sizes: tuple[int, int, int], width: int) -> str:
+        return graph.reshape(x, [-1, 1, width])  # beams and heads stay in the order of the queries
 
-    monkeypatch.setattr(DecoderStep, "swap_beams_and_heads", swapped)
+    monkeypatch.setattr(fused, "swap_beams_and_heads", swapped)
 
 
 def plant_swapped_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def plant_one_scale_for_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The obvious int8: one activation scale for all rows, so that a row depends on its neighbours."""
 
     def multiply(self: PerRowInt8, graph: object, x: str, columns: str, scales: str) -> str:
-        return graph.op("DynamicQuantizeMatMul", x, columns, scales, domain=layers.CONTRIB)  # type: ignore[attr-defined]
+        return graph.op("DynamicQuantizeMatMul", x, columns, scales, domain=CONTRIB)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(PerRowInt8, "multiply", multiply)
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 
 from export.graph_builder import GraphBuilder
-from export.layers import PerRowInt8
+from export.matrices import PerRowInt8
 from export.weights_file import WeightsFile
 
 

@@ -1,0 +1,212 @@
+"""The operators of service/runtime/kernels, and what each means in ONNX's own operators.
+
+Knows: names, inputs and outputs of both. Does not know: the order of a model's parts (graphs.py).
+
+A step is some hundred small operators around a few matrix products, and half of its time is theirs. Where a machine has
+the library, one operator takes the place of several; where it has not, ONNX Runtime puts their meaning in its place.
+Both compute the same but for the last bits. Letters: export/graphs.py.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from export.candidates import best_candidates
+from export.graph_builder import CONTRIB, GraphBuilder
+
+MULTIPLE, MAX_HEAD_WIDTH = 16, 512  # of widths, as kernels.h says
+NUM_UNUSED_INPUTS = 5  # of GroupQueryAttention, between the cache and its scales: rotations, positions, a bias, a sink
+
+Rounding = tuple[str, str]  # scale and zero point of 8-bit numbers
+
+
+def fits(model_width: int, num_heads: int) -> bool:
+    """Whether the kernels take models of that shape."""
+    head_width = model_width // num_heads
+    return model_width % MULTIPLE == 0 and head_width % MULTIPLE == 0 and head_width <= MAX_HEAD_WIDTH
+
+
+def rounded(graph: GraphBuilder, x: str, rounding: Sequence[str]) -> str:
+    return graph.op("QuantizeLinear", x, *rounding) if rounding else x
+
+
+def embed(graph: GraphBuilder, ids: str, positions: str, table: Sequence[str], factor: float, places: str) -> str:
+    """Rows ``ids`` (R,) of an embedding times ``factor``, plus rows ``positions`` (R,) int32 of ``places``: (R, 1, M).
+
+    Args:
+        table: the embedding (V, M); or its 8-bit numbers and their scales (V,).
+    """
+
+    def meaning(body: GraphBuilder, ids: str, positions: str, *more: str) -> list[str]:
+        *table, factor, places = more
+        vectors = body.op("Gather", table[0], ids)
+        if len(table) > 1:
+            vectors = body.op("DequantizeLinear", vectors, body.op("Gather", table[1], ids), axis=0)
+        added = body.op("Add", body.op("Mul", vectors, factor), body.op("Gather", places, positions))
+        return [body.op("Unsqueeze", added, body.constant([1], np.int64))]
+
+    inputs = [ids, positions, *table, graph.constant(factor, np.float32), places]
+    graph.function("EmbedInt8" if len(table) > 1 else "Embed", inputs, ["embedded"], meaning)
+    return "embedded"
+
+
+def add_norm(
+    graph: GraphBuilder, x: str, update: str, norm: tuple[str, str, float], total: str, rounding: Rounding | None
+) -> str:
+    """``total`` becomes x + update; returns its norm, rounded or not. norm: weight, bias, epsilon."""
+    weight, bias, epsilon = norm
+    name, result = ("AddNormRound", f"{total}_rounded") if rounding else ("AddNorm", f"{total}_normed")
+
+    def meaning(body: GraphBuilder, x: str, update: str, weight: str, bias: str, *rounding: str) -> list[str]:
+        added = body.op("Add", x, update)
+        normed = body.op("LayerNormalization", added, weight, bias, axis=-1, epsilon=epsilon)
+        return [added, rounded(body, normed, rounding)]
+
+    graph.function(name, [x, update, weight, bias, *(rounding or ())], [total, result], meaning, epsilon=epsilon)
+    return result
+
+
+class Buffers(NamedTuple):
+    """The cache of one attention layer in a graph.
+
+    Attributes:
+        past, present: keys and values, as they enter and leave. lengths: of what is there. capacity: of the buffers.
+        scales: of 8-bit numbers; none of others.
+    """
+
+    past: list[str]
+    present: list[str]
+    lengths: str
+    capacity: str
+    scales: list[str]
+
+
+def group_query_attention(
+    graph: GraphBuilder, query: str, key: str, value: str, buffers: Buffers, num_heads: int, groups: int
+) -> list[str]:
+    """The result and the buffers as they leave. With ``groups``, as many queries share a head's keys and values."""
+    inputs = [query, key, value, *buffers.past, buffers.lengths, buffers.capacity]
+    attributes: dict[str, object] = {"num_heads": num_heads * groups, "kv_num_heads": num_heads}
+    if buffers.scales:
+        inputs += [*[""] * NUM_UNUSED_INPUTS, *buffers.scales]
+        attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
+    return graph.ops(
+        "GroupQueryAttention", *inputs, num_outputs=3, outputs=buffers.present, domain=CONTRIB, **attributes
+    )
+
+
+def kind_of(name: str, buffers: Buffers, rounding: Rounding | None) -> str:
+    return name + ("Int8" if buffers.scales else "") + ("Round" if rounding else "")
+
+
+def self_attention(
+    graph: GraphBuilder, joined: str, buffers: Buffers, num_heads: int, rounding: Rounding | None
+) -> str:
+    """joined (R, 1, 3 * M): query, key and value of one token a row. Returns contexts (R, 1, M), rounded or not."""
+    result = f"{buffers.present[0]}_context"
+
+    def meaning(
+        body: GraphBuilder, joined: str, key: str, value: str, lengths: str, capacity: str, *more: str
+    ) -> list[str]:
+        scales, rounding = list(more[: len(buffers.scales)]), more[len(buffers.scales) :]
+        inner = Buffers([key, value], ["present_key", "present_value"], lengths, capacity, scales)
+        context, *present = group_query_attention(body, joined, "", "", inner, num_heads, groups=1)
+        return [rounded(body, context, rounding), *present]
+
+    inputs = [joined, *buffers.past, buffers.lengths, buffers.capacity, *buffers.scales, *(rounding or ())]
+    name = kind_of("SelfAttention", buffers, rounding)
+    graph.function(name, inputs, [result, *buffers.present], meaning, num_heads=num_heads)
+    return result
+
+
+class BeamPlaces(NamedTuple):
+    """Inputs of a step that say which row is which beam, and keys of no length (export/graphs.py)."""
+
+    row_queries: str
+    query_rows: str
+    no_keys: str
+
+
+def cross_attention(
+    graph: GraphBuilder,
+    query: str,
+    buffers: Buffers,
+    places: BeamPlaces,
+    sizes: tuple[int, int, int],
+    rounding: Rounding | None,
+) -> str:
+    """query (R, 1, M) over the sentence of each row; sizes: heads, beams, M. Contexts (R, 1, M), rounded or not."""
+    num_heads, num_beams, _ = sizes
+    result = f"{buffers.present[0]}_context"
+
+    def meaning(
+        body: GraphBuilder, query: str, key: str, value: str, lengths: str, capacity: str, *more: str
+    ) -> list[str]:
+        inner_places = BeamPlaces(*more[:3])
+        scales, rounding = list(more[3 : 3 + len(buffers.scales)]), more[3 + len(buffers.scales) :]
+        inner = Buffers([key, value], ["present_key", "present_value"], lengths, capacity, scales)
+        context, *present = attend_by_groups(body, query, inner, inner_places, sizes)
+        return [rounded(body, context, rounding), *present]
+
+    inputs = [query, *buffers.past, buffers.lengths, buffers.capacity, *places, *buffers.scales, *(rounding or ())]
+    name = kind_of("CrossAttention", buffers, rounding)
+    attributes = {"num_heads": num_heads, "num_beams": num_beams}
+    graph.function(name, inputs, [result, *buffers.present], meaning, **attributes)
+    return result
+
+
+def attend_by_groups(
+    graph: GraphBuilder, query: str, buffers: Buffers, places: BeamPlaces, sizes: tuple[int, int, int]
+) -> list[str]:
+    """Cross-attention; the beams of a sentence are groups of query heads over its one set of keys and values."""
+    num_heads, num_beams, width = sizes
+    query, no_keys, head_width = graph.op("Gather", query, places.query_rows), places.no_keys, width // num_heads
+    if num_beams > 1:
+        query = swap_beams_and_heads(graph, query, (num_beams, num_heads, head_width), num_beams * width)
+    context, *present = group_query_attention(graph, query, no_keys, no_keys, buffers, num_heads, num_beams)
+    if num_beams > 1:
+        context = swap_beams_and_heads(graph, context, (num_heads, num_beams, head_width), width)
+    return [graph.op("Gather", context, places.row_queries), *present]
+
+
+def swap_beams_and_heads(graph: GraphBuilder, x: str, sizes: tuple[int, int, int], width: int) -> str:
+    """x of ``sizes`` (N, first, second, D) -> (N, second, first, D), as (..., 1, width)."""
+    x = graph.reshape(x, [-1, *sizes])
+    return graph.reshape(graph.op("Transpose", x, perm=[0, 2, 1, 3]), [-1, 1, width])
+
+
+def sentence_attention(
+    graph: GraphBuilder,
+    inputs: Sequence[str],
+    num_heads: int,
+    plain: Callable[..., str],
+    rounding: Rounding | None,
+) -> str:
+    """Self-attention of all tokens (P, 3 * M) of sentences: contexts (P, M), rounded or not.
+
+    Args:
+        inputs: the tokens' queries, keys and values; lengths (B,); and what only ``plain`` reads.
+        plain: the same of ONNX's operators, of a builder and ``inputs``.
+    """
+    result = f"{inputs[0]}_context"
+
+    def meaning(body: GraphBuilder, *more: str) -> list[str]:
+        return [rounded(body, plain(body, *more[: len(inputs)]), more[len(inputs) :])]
+
+    name = "SentenceAttentionRound" if rounding else "SentenceAttention"
+    graph.function(name, [*inputs, *(rounding or ())], [result], meaning, num_heads=num_heads)
+    return result
+
+
+def likely_candidates(graph: GraphBuilder, logits: str, count: str, vocab_size: int, is_fused: bool) -> tuple[str, str]:
+    """logits (R, 1, V) to the ``count`` best log-probabilities of each row and their ids, (R, C) each, best first."""
+
+    def meaning(body: GraphBuilder, logits: str, count: str) -> tuple[str, str]:
+        return best_candidates(body, body.op("LogSoftmax", logits, axis=-1), count, vocab_size)
+
+    if not is_fused:
+        return meaning(graph, logits, count)
+    results = ("best_log_probabilities", "best_ids")
+    graph.function("BestCandidates", [logits, count], results, meaning)
+    return results

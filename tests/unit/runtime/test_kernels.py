@@ -1,0 +1,128 @@
+"""Which kernels run, and how the library is made: with and without a compiler, a library, a processor for it."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from service.app import SHIPPED_BUNDLE
+from service.errors import ConfigurationError
+from service.runtime import kernels
+
+HOOK = kernels.LIBRARY.with_name("build_hook.py")
+
+
+@pytest.fixture(autouse=True)
+def _ask_anew() -> Iterator[None]:
+    kernels.active.cache_clear()
+    yield
+    kernels.active.cache_clear()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("chosen", ["none", "avx2", "auto"])
+def test_the_shipped_bundle_says_its_golden_translations_with_all_kernels(chosen: str) -> None:
+    command = [sys.executable, "-m", "service.cli", "verify", str(SHIPPED_BUNDLE)]
+    done = subprocess.run(
+        command, env=os.environ | {kernels.VARIABLE: chosen}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "arguments", [["translate", "--to", "fr", "Hello."], ["serve"], ["verify", str(SHIPPED_BUNDLE)]]
+)
+def test_kernels_that_nobody_knows_are_an_error(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    environment = os.environ | {kernels.VARIABLE: "sse"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert "DRAGOMAN_KERNELS is 'sse'; it may be auto, avx512, avx2, none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_none_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.VARIABLE, "none")
+    assert kernels.library() is None
+    monkeypatch.setenv(kernels.VARIABLE, "fast")
+    kernels.active.cache_clear()
+    with pytest.raises(ConfigurationError, match="'fast'"):
+        kernels.library()
+
+
+def test_without_the_library_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "libdragoman.so")
+    assert kernels.library() is None
+
+
+def test_a_library_of_another_system_is_told_and_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "libdragoman.so")
+    kernels.LIBRARY.write_bytes(b"MZ")
+    assert kernels.library() is None
+    assert "cannot be used" in caplog.text
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The build hook with its files in a folder of its own, where hatchling need not be installed."""
+    for name in HATCHLING:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules[HATCHLING[-1]], "BuildHookInterface", object, raising=False)
+    spec = importlib.util.spec_from_file_location("build_hook", HOOK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path in (*HOOK.parent.glob("*.c"), *HOOK.parent.glob("*.h")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "LIBRARY", tmp_path / "libdragoman.so")
+    return module
+
+
+HATCHLING = ["hatchling", "hatchling.builders", "hatchling.builders.hooks"]
+HATCHLING += ["hatchling.builders.hooks.plugin", "hatchling.builders.hooks.plugin.interface"]
+
+
+def build(hook: ModuleType, folder: Path) -> tuple[dict[str, object], list[str]]:
+    """What the hook says of the wheel, and what it warns of."""
+    built, warnings = hook.CustomBuildHook(), []
+    built.root, built.app = str(folder), SimpleNamespace(display_warning=warnings.append)
+    data: dict[str, object] = {"artifacts": []}
+    built.initialize("standard", data)
+    return data, warnings
+
+
+@pytest.mark.skipif(kernels.active() == "none", reason="no C compiler, or not x86-64 with AVX2: no library is made")
+def test_a_wheel_with_the_library_is_for_its_machine_and_any_python(hook: ModuleType, tmp_path: Path) -> None:
+    data, warnings = build(hook, tmp_path)
+    assert warnings == []
+    assert data["artifacts"] == ["/libdragoman.so"]
+    assert data["pure_python"] is False
+    assert str(data["tag"]).startswith("py3-none-linux_")
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.suffix not in (".c", ".h")) == [".so"]
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_the_package_is_built_all_the_same(
+    hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
+) -> None:
+    if hook.platform.machine() != "x86_64" or hook.sys.platform != "linux":
+        pytest.skip("no library is made on this system, and nobody expects one")
+    (tmp_path / "libdragoman.so").write_bytes(b"of an older source")
+    monkeypatch.setenv("CC", compiler)
+    data, warnings = build(hook, tmp_path)
+    assert data == {"artifacts": []}
+    assert len(warnings) == 1
+    assert "slower" in warnings[0]
+    assert not (tmp_path / "libdragoman.so").exists()
