@@ -244,8 +244,7 @@ class DecoderStep:
             x = feed_forward_block(layers, x, f"decoder.{i}")
         logits = layers.logits(layers.final_norm(x, "decoder", OUTPUT))
         vocab_size = self.config.vocab_size if layers.matrices.candidate_blocks else 0
-        found = fused.likely_candidates(graph, logits, self.num_candidates, vocab_size, layers.is_fused)
-        values, ids = found
+        values, ids = fused.likely_candidates(graph, logits, self.num_candidates, vocab_size, is_fused=layers.is_fused)
         graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
         graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
         return graph.model()

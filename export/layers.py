@@ -80,12 +80,16 @@ class Layers:
         """A name for what ``result`` is rounded from, for products to read."""
         if rounding is None:
             return result
-        self.matrices.is_rounded(self.graph, f"{result}_exact", rounding, result)
+        self.matrices.keep_rounded(self.graph, f"{result}_exact", rounding, result)
         return f"{result}_exact"
+
+    def embedding_of(self, side: str) -> str:
+        """The name of the embedding of the ``side`` source or target."""
+        return "source_embedding" if self.config.tie_embeddings else f"{side}_embedding"
 
     def embed(self, ids: str, positions: str, side: str) -> str:
         """Token ids (N,) and position numbers (N,) -> vectors (N, M)."""
-        name = "source_embedding" if self.config.tie_embeddings else f"{side}_embedding"
+        name = self.embedding_of(side)
         vectors = self.matrices.gather(self.graph, ids, self.state[f"{name}.weight"], name)
         if self.config.scale_embeddings:
             vectors = self.graph.op("Mul", vectors, self.graph.constant(self.config.model_width**0.5, np.float32))
@@ -96,7 +100,7 @@ class Layers:
         """One target token a row, ids (R,) and position numbers (R,) int32 -> vectors (R, 1, M)."""
         if not self.is_fused:
             return self.graph.reshape(self.embed(ids, positions, "target"), [-1, 1, self.config.model_width])
-        name = "source_embedding" if self.config.tie_embeddings else "target_embedding"
+        name = self.embedding_of("target")
         table = self.matrices.table(self.graph, self.state[f"{name}.weight"], name)
         factor = self.config.model_width**0.5 if self.config.scale_embeddings else 1.0
         places = self.graph.weight("positions", self.state["positions"])
@@ -126,7 +130,7 @@ class Layers:
     def logits(self, states: str) -> str:
         if f"{OUTPUT}.weight" in self.state:
             return self.linear(states, OUTPUT)
-        name = "source_embedding" if self.config.tie_embeddings else "target_embedding"
+        name = self.embedding_of("target")
         logits = self.matrices.transposed(self.graph, states, self.state[f"{name}.weight"], name)
         if self.config.output_bias:
             logits = self.graph.op("Add", logits, self.graph.weight("output_bias", self.state["output_bias"]))

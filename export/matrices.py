@@ -57,8 +57,8 @@ class Matrices(Protocol):
     def rounding(self, graph: GraphBuilder, name: str) -> fused.Rounding | None:
         """How product ``name`` rounds its input before anything else; None where it does not."""
 
-    def is_rounded(self, graph: GraphBuilder, x: str, rounding: fused.Rounding, result: str) -> None:
-        """``result`` is ``x`` rounded: what products of ``x`` read. It need not be there itself."""
+    def keep_rounded(self, graph: GraphBuilder, x: str, rounding: fused.Rounding, result: str) -> None:
+        """``result`` is ``x`` rounded, which products of ``x`` read from now on; then nothing need make ``x``."""
 
 
 class Plain:
@@ -72,7 +72,7 @@ class Plain:
     def rounding(self, graph: GraphBuilder, name: str) -> fused.Rounding | None:
         return None
 
-    def is_rounded(self, graph: GraphBuilder, x: str, rounding: fused.Rounding, result: str) -> None:
+    def keep_rounded(self, graph: GraphBuilder, x: str, rounding: fused.Rounding, result: str) -> None:
         graph.shared[f"{x} rounded by {rounding[0]} around {rounding[1]}"] = result
 
     def clips_negative(self, name: str) -> bool:
@@ -205,7 +205,7 @@ class StaticInt8(PerRowInt8):
         scale, zero_point = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
         key = f"{x} rounded by {scale} around {zero_point}"
         if key not in graph.shared:
-            self.is_rounded(graph, x, (scale, zero_point), graph.op("QuantizeLinear", x, scale, zero_point))
+            self.keep_rounded(graph, x, (scale, zero_point), graph.op("QuantizeLinear", x, scale, zero_point))
         rounded, column_scale = self.quantize(weight)
         columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", column_scale)
         more = ["", graph.weight(f"{name}.bias", bias)] if bias is not None else []

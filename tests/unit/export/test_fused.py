@@ -13,8 +13,12 @@ import pytest
 
 from export import fused
 from export.graph_builder import GraphBuilder
+from export.graphs import source_mask, source_places
+from export.layers import Layers
+from export.matrices import Float32
 from export.packing import Packing
 from export.weights_file import WeightsFile
+from model.config import ModelConfig
 from service.runtime import kernels
 
 Arrays = dict[str, np.ndarray]
@@ -222,11 +226,6 @@ def test_cross_attention(kind: type, rounds: bool, beams: int) -> None:
 @pytest.mark.parametrize("rounds", [False, True])
 @pytest.mark.parametrize("width", [16, 32, 48])
 def test_sentence_attention(width: int, rounds: bool) -> None:
-    from export.graphs import source_mask, source_places
-    from export.layers import Layers
-    from export.matrices import Float32
-    from model.config import ModelConfig
-
     config = ModelConfig(vocab_size=100, model_width=HEADS * width, num_heads=HEADS)
 
     def plain(graph: GraphBuilder, joined: str, lengths: str, shape: str, mask: str, tokens: str, places: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export import fused, write_bundle
@@ -162,6 +163,20 @@ def test_fixed_scales_are_exact_enough_and_planted_mistakes_are_still_found(
     plant_shifted_positions(monkeypatch)
     with pytest.raises(VerificationError):
         make_bundle(random_transformer, tmp_path / "other", precisions=("cpu-int8",), calibration_texts=texts)
+
+
+@pytest.mark.parametrize(("num_heads", "operators"), [(2, {"dragoman"}), (4, set())])
+def test_graphs_have_our_operators_where_the_kernels_take_the_model(
+    num_heads: int, operators: set[str], make_bundle: Make, tmp_path: Path
+) -> None:
+    """Heads of 16 numbers and of 8, which all checks of an export pass with ONNX's operators alone."""
+    texts = tuple(sentences(40))
+    make_bundle(random_model(num_heads=num_heads), tmp_path / "bundle", calibration_texts=texts)
+    for precision in ("cpu-int8", "cpu-fp32"):
+        for graph in ("encoder", "decoder-1", "decoder-4"):
+            model = onnx.load(str(tmp_path / "bundle" / precision / f"{graph}.onnx"), load_external_data=False)
+            assert {node.domain for node in model.graph.node} & {"dragoman"} == operators
+            assert bool(model.functions) == bool(operators)
 
 
 def test_keys_and_values_stay_as_they_are_where_nothing_says_how_large_they_are(
