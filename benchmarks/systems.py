@@ -59,7 +59,7 @@ class Dragoman:
         )
         self.translator = Translator.load(artifacts.bundle, settings)
         for worker in self.translator.engine.workers:
-            worker.rules = replace(worker.rules or DecodingRules(worker.end_token), stop_at_beams=True)
+            worker.decoder.rules = replace(worker.decoder.rules or DecodingRules(worker.end_token), stop_at_beams=True)
 
     def translate(self, texts: Sequence[str], num_beams: int, max_length: int) -> Output:
         results = self.translator.translate(texts, DecodeOptions(num_beams=num_beams, max_length=max_length))

@@ -13,18 +13,16 @@ Knows: candidate arrays. Does not know: models, rows, requests. The definition i
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.decoding.finished import NOTHING, Finished
 from service.decoding.options import DecodeOptions
 from service.decoding.penalties import Penalties
 from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found, first_places, is_any
-
-NOTHING = -np.inf
 
 
 class BeamSearch:
@@ -34,9 +32,7 @@ class BeamSearch:
         live (n, K) float32: sums of log-probabilities of the live hypotheses, best first. In the first step all K rows
             hold the same prefix: only the first counts, the others are minus infinity.
         ids (n, K, T_max) int32: their tokens, valid up to lengths (n,).
-        finished: of each sentence up to K hypotheses, best first. Lists: a step finishes few of them, and to merge
-            those into arrays took two dozen array operations, a third of a search's time.
-        worst (n,) float64: the score of the last of K finished ones; minus infinity where there are fewer.
+        finished: of each sentence up to K hypotheses (finished.py).
     """
 
     def __init__(self, num_beams: int, end: int, max_target_tokens: int, stop_at_beams: bool = False) -> None:
@@ -47,8 +43,7 @@ class BeamSearch:
         self.length_penalties: NDArray[np.float64] = np.zeros(0)
         self.live: NDArray[np.float32] = np.zeros((0, num_beams), np.float32)
         self.ids: NDArray[np.int32] = np.zeros((0, num_beams, max_target_tokens), np.int32)
-        self.finished: list[list[Found]] = []
-        self.worst: NDArray[np.float64] = np.zeros(0)
+        self.finished = Finished(num_beams, max_target_tokens)
         self.loops, self.penalties = LoopWatch(), Penalties(end, num_spare=num_beams)
 
     def __len__(self) -> int:
@@ -66,14 +61,13 @@ class BeamSearch:
         count, beams, size = len(options), self.num_beams, self.ids.shape[2]
         live = np.full((count, beams), NOTHING, np.float32)
         live[:, 0] = 0.0
-        self.finished += [[] for _ in options]
+        self.finished.admit(count)
         new = {
             "lengths": np.zeros(count, np.int32),
             "max_lengths": np.array(max_lengths, np.int32),
             "length_penalties": np.array([o.length_penalty for o in options], float),
             "live": live,
             "ids": np.zeros((count, beams, size), np.int32),
-            "worst": np.full(count, NOTHING),
         }
         for name, values in new.items():
             setattr(self, name, np.concatenate([getattr(self, name), values]))
@@ -98,14 +92,24 @@ class BeamSearch:
         else:
             self.live, parents, tokens = totals[:, :beams], parents[:, :beams], tokens[:, :beams]
         self.extend(parents, tokens)
-        full = self.worst > NOTHING
+        full = self.finished.worst() > NOTHING
         if is_any(full):
-            best_live = self.live[:, 0] / self.lengths**self.length_penalties
-            done |= full if self.stop_at_beams else full & (best_live <= self.worst)
+            for n in full.nonzero()[0].tolist():
+                done[n] |= self.stop_at_beams or self.score(n, self.live[n, 0]) <= self.finished.scores[n, -1]
+        self.end_loops(done)
+        return Advance(tokens, parents, done, failed)
+
+    def end_loops(self, done: NDArray[np.bool_]) -> None:
         for sentence in self.loops.looping(self.ids[:, 0], self.lengths):
             done[sentence] = True
-            self.finished[sentence] = self.finished[sentence] or [self.best_live(sentence)]
-        return Advance(tokens, parents, done, failed)
+            if not self.finished.counts[sentence]:
+                best, total = self.ids[sentence, 0, : self.lengths[sentence]], float(self.live[sentence, 0])
+                self.finished.insert(sentence, best, total, self.score(sentence, total))
+
+    def score(self, sentence: int, total: float) -> float:
+        """Of a hypothesis of the sentence's present length."""
+        length, penalty = float(self.lengths[sentence]), float(self.length_penalties[sentence])
+        return float(total) / math.pow(length, penalty)
 
     def firsts(self, width: int) -> NDArray[np.intp]:
         """(n, 1): where each sentence begins in a flattened array (n, width)."""
@@ -140,37 +144,26 @@ class BeamSearch:
         tokens: NDArray[np.int64],
     ) -> None:
         """Puts the ``finishing`` (n, K) ones of the best extensions among their sentences' finished ones."""
-        norms = self.lengths**self.length_penalties
         places = finishing.nonzero()
         for sentence, rank in zip(*(place.tolist() for place in places), strict=True):
-            kept, total = self.finished[sentence], totals[sentence, rank]
-            score = float(total / norms[sentence])
+            total = float(totals[sentence, rank])
             before = self.ids[sentence, parents[sentence, rank], : self.lengths[sentence] - 1]
-            token = int(tokens[sentence, rank])
-            found = Found((*before.tolist(), token), float(total), score, token == self.end)
-            # Behind equal ones: those finished first, and of one step the better extensions, come first.
-            kept.insert(bisect_right(kept, -score, key=lambda one: -one.score), found)
-            del kept[self.num_beams :]
-            if len(kept) == self.num_beams:
-                self.worst[sentence] = kept[-1].score
-
-    def best_live(self, sentence: int) -> Found:
-        """The best live hypothesis of a sentence, as if it were finished."""
-        length, total = int(self.lengths[sentence]), self.live[sentence, 0]
-        score = float(total / (self.lengths**self.length_penalties)[sentence])
-        ids = tuple(self.ids[sentence, 0, :length].tolist())
-        return Found(ids, float(total), score, ids[-1] == self.end)
+            ids = np.append(before, tokens[sentence, rank]).astype(np.int32)
+            self.finished.insert(sentence, ids, total, self.score(sentence, total))
 
     def found(self, sentence: int) -> list[Found]:
-        loops = self.loops
-        return [
-            found._replace(repeats=not found.ended and loops.ends_in_loop(sentence, found.ids))
-            for found in self.finished[sentence]
-        ]
+        finished, found = self.finished, []
+        for i in range(int(finished.counts[sentence])):
+            ids = tuple(finished.ids[sentence, i, : finished.lengths[sentence, i]].tolist())
+            ended = ids[-1] == self.end
+            repeats = not ended and self.loops.ends_in_loop(sentence, ids)
+            total, score = float(finished.totals[sentence, i]), float(finished.scores[sentence, i])
+            found.append(Found(ids, total, score, ended, repeats))
+        return found
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         self.loops.keep(which)
         self.penalties.keep(which)
-        self.finished = [finished for finished, stays in zip(self.finished, which.tolist(), strict=True) if stays]
-        for name in ("lengths", "max_lengths", "length_penalties", "live", "ids", "worst"):
+        self.finished.keep(which)
+        for name in ("lengths", "max_lengths", "length_penalties", "live", "ids"):
             setattr(self, name, getattr(self, name)[which])

@@ -58,9 +58,12 @@ class GreedySearch:
         done = newest == self.end
         done |= self.lengths == self.max_lengths
         done |= failed
+        self.end_loops(done)
+        return Advance(tokens, None, done, failed)
+
+    def end_loops(self, done: NDArray[np.bool_]) -> None:
         for sentence in self.loops.looping(self.ids, self.lengths):
             done[sentence] = True
-        return Advance(tokens, None, done, failed)
 
     def found(self, sentence: int) -> list[Found]:
         length, total = int(self.lengths[sentence]), float(self.totals[sentence])

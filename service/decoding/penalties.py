@@ -73,6 +73,10 @@ class Penalties:
             return -(-most // CANDIDATE_STEP) * CANDIDATE_STEP
         return 1 if self.steps_to_end > 0 and not self.num_spare else 0
 
+    def pass_steps(self, count: int) -> None:
+        """So many steps were done; apply() counts its own."""
+        self.steps_to_end = max(self.steps_to_end - count, 0)
+
     def apply(
         self,
         ids: NDArray[np.int64],
@@ -87,7 +91,7 @@ class Penalties:
         """
         if not self.some:
             return ids, log_probabilities
-        self.steps_to_end = max(self.steps_to_end - 1, 0)
+        self.pass_steps(1)
         if not self.some_repeat and not (ids[lengths < self.min_lengths] == self.end).any():
             return ids, log_probabilities  # as for most sentences: no end is at hand
         chosen = np.flatnonzero(self.of_repeats() | (lengths < self.min_lengths))

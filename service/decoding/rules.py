@@ -48,6 +48,14 @@ class DecodingRules:
             only(self.end if at_limit[n] else first[n][lengths[n]], ids[n], log_probabilities[n])
         return ids, log_probabilities
 
+    def num_unruled(
+        self, lengths: NDArray[np.int32], max_lengths: NDArray[np.int32], first: Sequence[tuple[int, ...]]
+    ) -> int:
+        """In how many steps from now on no token must come; arguments as apply()."""
+        if any(len(tokens) > length for tokens, length in zip(first, lengths.tolist(), strict=True) if tokens):
+            return 0
+        return int((max_lengths - lengths).min()) - self.force_end
+
     def without_banned(
         self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

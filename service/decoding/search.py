@@ -83,6 +83,9 @@ class Search(Protocol):
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         """One step of every sentence. ids, log_probabilities: (n, K, C), best first, C >= num_candidates."""
 
+    def end_loops(self, done: NDArray[np.bool_]) -> None:
+        """Makes those sentences ``done`` (n,) that repeat themselves now; advance() has done it."""
+
     def found(self, sentence: int) -> list[Found]:
         """The finished hypotheses of a sentence whose search is over, best first."""
 

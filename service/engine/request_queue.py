@@ -36,6 +36,7 @@ class RequestQueue:
         self.max_sentences, self.max_tokens, self.observer = max_sentences, max_tokens, observer
         self.waiting = Waiting()
         self.num_tokens = self.num_rows = 0
+        self.arrivals = 0  # how often something came; workers look whether it is as it was
         self.active_rows = [0] * num_workers
         self.max_rows = 0  # of all workers; not known before the first of them asked
         self.open_sentences = 0
@@ -63,6 +64,7 @@ class RequestQueue:
             self.count(sentences, 1)
             self.load.submitted(sentences, now)
             self.open_sentences += len(sentences)
+            self.arrivals += 1
             self.wake(len(sentences))
 
     def check(

@@ -34,6 +34,10 @@ class Group:
     rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 1), np.intp))
     slots: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
+    def first(self) -> list[tuple[int, ...]]:
+        """Of each sentence, the tokens that its translation must begin with."""
+        return [member.sentence.first for member in self.members]
+
 
 @dataclass(frozen=True, slots=True)
 class Moves:

@@ -49,6 +49,11 @@ def is_over(sentence: Sentence, now: float) -> bool:
     return sentence.is_cancelled or (sentence.deadline is not None and now >= sentence.deadline)
 
 
+def some_over(sentences: Sequence[Sentence], now: float) -> bool:
+    """Whether nobody waits for one of these any more. As fast as it can be: asked of all rows after every step."""
+    return True in [s.cancelled or (s.deadline is not None and now >= s.deadline) for s in sentences]
+
+
 def plan_admission(waiting: Waiting, free_rows: int, now: float) -> Plan:
     """Takes from ``waiting`` what fits into ``free_rows``, in order; the first that does not fit ends it.
 

@@ -26,7 +26,7 @@ class EngineSettings:
     """Engine threads, each with its own sessions. 0 to 256; 0: as the CPUs this process may use suggest."""
     threads_per_worker: int = 0
     """ONNX Runtime's threads inside a step. 0 to 256; 0: the CPUs of this process divided by the workers, and where
-    num_workers is 0 too, all of them for a worker that is alone with a large model."""
+    num_workers is 0 too, all of them for a worker that is alone."""
     max_rows: int = 128
     """Rows (beams counted) of one worker's running batch. 1 to 65536."""
     max_queue_sentences: int = 4096

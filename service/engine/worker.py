@@ -1,28 +1,26 @@
-"""One engine thread: schedule, run, postprocess, again and again.
+"""One engine thread: admit, run, answer, again and again.
 
-Knows: the order of a step. Does not know: why a sentence is next (scheduler), how tokens are chosen (decoding), ONNX.
+Knows: the order of a turn. Does not know: why a sentence is next (scheduler), what a step is (batch_decoder.py), ONNX.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.decoding.beam import BeamSearch
-from service.decoding.greedy import GreedySearch
 from service.decoding.rules import DecodingRules
-from service.decoding.search import Advance, Found, Search, is_any
+from service.decoding.search import Found
+from service.engine.batch_decoder import BatchDecoder, Steps
 from service.engine.observer import EngineObserver
 from service.engine.request import FinishReason, Hypothesis, Sentence, SentenceAnswer, SentenceResult, Timings
 from service.engine.request_queue import RequestQueue
-from service.engine.running_batch import Active, Group, RunningBatch
-from service.engine.scheduler import group_by_length, is_over
+from service.engine.running_batch import Active
+from service.engine.scheduler import group_by_length, is_over, some_over
 from service.errors import Cancelled, DeadlineExceeded, EngineFailure, RequestError
-from service.runtime.backend import Backend, Cache, Step
-from service.runtime.session import StepInputs
+from service.runtime.backend import Backend, Cache
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +46,12 @@ class Worker:
         rules: DecodingRules | None = None,
     ) -> None:
         self.number, self.sessions, self.cache, self.queue, self.observer = number, sessions, cache, queue, observer
-        self.start_token, self.end_token = special
-        self.rules = rules  # None: any token may stand anywhere
-        self.batch = RunningBatch(cache.max_rows)
-        self.tokens = np.zeros(cache.max_rows, np.int64)
-        self.bindings: dict[int, Step] = {}
-        self.layout_cache: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.end_token = special[1]
+        self.decoder = BatchDecoder(sessions, cache, special, rules)
+        self.batch = self.decoder.batch
         self.fresh: list[Sentence] = []  # encoded, but without a token yet
         self.entering: list[Sentence] = []  # taken from the queue; only while they are encoded and given rows
+        self.arrivals = 0
         self.is_warm = threading.Event()
         self.turn_at: float | None = None  # when the present turn began; None: it waits for work. Read by the watchdog
 
@@ -71,29 +67,29 @@ class Worker:
 
     def abandon(self, make_error: Callable[[], RequestError]) -> None:
         """Answers every sentence taken from the queue with an error and frees its rows."""
-        running = {id(member.sentence) for group in self.batch.groups.values() for member in group.members}
-        entering, self.entering = self.entering, []
-        for sentence in entering:
-            if id(sentence) not in running:
-                self.answer(sentence, make_error(), "error")
+        left, self.entering = self.entering, []
+        left += [member.sentence for group in self.batch.groups.values() for member in group.members]
+        left += [member.sentence for member, _ in self.decoder.ended]
+        self.decoder.ended.clear()
         for beams, group in list(self.batch.groups.items()):
-            members = list(group.members)
-            self.batch.drop(beams, np.ones(len(members), bool))
-            for member in members:
-                self.answer(member.sentence, make_error(), "error")
+            self.decoder.drop(beams, np.ones(len(group.members), bool))
+        for sentence in {id(sentence): sentence for sentence in left}.values():  # what failed may have been half done
+            self.answer(sentence, make_error(), "error")
         self.report_rows()
 
     def turn(self) -> bool:
         """One round: drop what nobody waits for, admit, one decoder step. False where there was nothing to do."""
         self.drop_over()
+        self.arrivals = self.queue.arrivals  # before it is asked: what comes meanwhile is seen after the next step
         plan = self.queue.take(self.number, self.batch.num_rows, self.cache.max_rows)
         now = time.monotonic()
         for sentence in plan.drop:
             self.refuse(sentence, "queued", now)
         if plan.admit:
             self.admit(plan.admit)
+            self.report_rows()
             self.drop_over()
-        self.compact()
+        self.decoder.compact()
         if not self.batch.groups:
             self.cache.reset()
             self.report_rows()
@@ -116,8 +112,7 @@ class Worker:
             over = [is_over(member.sentence, now) for member in group.members]
             if True in over:
                 gone = [member.sentence for member, is_gone in zip(group.members, over, strict=True) if is_gone]
-                self.batch.drop(beams, np.array(over))
-                self.layout_cache = None
+                self.decoder.drop(beams, np.array(over))
                 for sentence in gone:
                     self.refuse(sentence, "encoding" if sentence in self.fresh else "decoding", now)
                 self.fresh = [sentence for sentence in self.fresh if sentence not in gone]
@@ -146,109 +141,51 @@ class Worker:
         for beams in sorted({sentence.options.num_beams for sentence in sentences}):
             chosen = [i for i, sentence in enumerate(sentences) if sentence.options.num_beams == beams]
             members = [Active(sentences[i], admitted_at, now) for i in chosen]
-            rows, slots = self.batch.add(self.search(beams), members)
-            self.tokens[rows] = self.start_token
-            self.cache.lengths[rows] = 0
-            self.cache.write_sources(slots, encoded, np.array(chosen), lengths[chosen])
+            self.decoder.add(members, encoded, chosen, lengths[chosen])
         self.fresh += sentences
-        self.layout_cache = None
-
-    def search(self, beams: int) -> Search:
-        if beams in self.batch.groups:
-            return self.batch.groups[beams].search
-        if beams == 1:
-            return GreedySearch(self.end_token, self.cache.max_target_tokens)
-        stop_at_beams = self.rules is not None and self.rules.stop_at_beams
-        return BeamSearch(beams, self.end_token, self.cache.max_target_tokens, stop_at_beams)
-
-    def compact(self) -> None:
-        if not self.batch.has_holes:
-            return
-        row_moves, slot_moves = self.batch.compact()
-        if len(row_moves.sources):
-            self.cache.copy_rows(row_moves.sources, row_moves.targets)
-            self.tokens[row_moves.targets] = self.tokens[row_moves.sources]
-            self.layout_cache = None
-        for source, target in zip(slot_moves.sources, slot_moves.targets, strict=True):
-            self.cache.move_sentence(int(source), int(target))
-            self.layout_cache = None
 
     def step(self) -> None:
-        started = time.monotonic()
-        batch = self.batch
-        num_rows, num_sentences = batch.num_rows, batch.num_sentences
-        decoder = self.sessions.decoder_for(max(batch.groups))
-        binding = self.bindings.get(decoder.num_beams)
-        if binding is None:
-            binding = self.bindings[decoder.num_beams] = self.sessions.bind_step(decoder, self.cache)
-        if self.layout_cache is None or self.layout_cache[0] != decoder.num_beams:
-            self.layout_cache = (decoder.num_beams, *batch.layout(decoder.num_beams))
-        self.cache.reserve_target(max(self.cache.lengths[:num_rows].tolist()) + 1, num_rows)
-        inputs = StepInputs(self.tokens[:num_rows], *self.layout_cache[1:], self.num_candidates())
-        candidates = binding.run(inputs, num_sentences, self.queue.is_alone(self.number))
-        self.cache.lengths[:num_rows] += 1
-        for beams, group in list(batch.groups.items()):
-            # take(): a quarter of what an index takes
-            ids = candidates.ids.take(group.rows, axis=0)
-            log_probabilities = candidates.log_probabilities.take(group.rows, axis=0)
-            search = group.search
-            if search.penalties.some:
-                ids, log_probabilities = search.penalties.apply(ids, log_probabilities, search.prefixes, search.lengths)
-            if self.rules:
-                first = [member.sentence.first for member in group.members]
-                lengths = (search.lengths, search.max_lengths)
-                ids, log_probabilities = self.rules.apply(ids, log_probabilities, *lengths, first)
-            self.postprocess(beams, group, search.advance(ids, log_probabilities))
-        self.report_step(started, num_rows, 1 - num_rows / (binding.bucket or num_sentences * decoder.num_beams))
-        if binding.bucket:
-            self.observer.bucket(binding.bucket, binding.was_replayed, time.monotonic() - started)
+        queue, is_alone = self.queue, self.queue.is_alone(self.number)
+        sentences = [member.sentence for group in self.batch.groups.values() for member in group.members]
 
-    def num_candidates(self) -> int:
-        """How many candidates of a row this step needs."""
-        searches = [group.search for group in self.batch.groups.values()]
-        most = max(search.num_candidates + search.penalties.num_more(search.lengths) for search in searches)
-        return min(most + (len(self.rules.banned) if self.rules else 0), self.cache.shape.vocab_size)
+        def goes_on(now: float) -> bool:
+            self.turn_at = now
+            is_same = queue.arrivals == self.arrivals and queue.is_alone(self.number) == is_alone
+            return is_same and not queue.closed and not some_over(sentences, now)
 
-    def report_step(self, started: float, num_rows: int, padding: float) -> None:
-        now = time.monotonic()
-        self.observer.step(num_rows, padding, now - started)
+        steps = self.decoder.step(is_alone, goes_on)
+        # Rows are free before the answer is given: who has the answer may ask again at once.
+        while self.decoder.ended:
+            member, found = self.decoder.ended[0]
+            hypotheses = self.hypotheses(found, member)
+            self.decoder.ended.popleft()
+            if hypotheses:
+                self.finish(member, hypotheses, steps.moments[-1])
+            else:
+                log.error("a sentence of %d tokens gave no numbers", len(member.sentence.source))
+                self.answer(member.sentence, EngineFailure(), "error")
+        self.report(steps)
+
+    def report(self, steps: Steps) -> None:
+        for began_at, ended_at in pairwise(steps.moments):
+            self.observer.step(steps.num_rows, steps.padding, ended_at - began_at)
+            if steps.bucket:
+                self.observer.bucket(steps.bucket, steps.was_replayed, ended_at - began_at)
         self.report_rows()
         for sentence in self.fresh:
-            self.observer.first_token(now - sentence.submitted_at)
+            self.observer.first_token(steps.moments[1] - sentence.submitted_at)
         self.fresh.clear()
 
     def report_rows(self) -> None:
         self.queue.active_rows[self.number] = self.batch.num_rows
         self.observer.active_rows(sum(self.queue.active_rows))
 
-    def postprocess(self, beams: int, group: Group, advance: Advance) -> None:
-        """Moves beams to their parents' past, stores the new tokens, answers the sentences that are done."""
-        if advance.parents is not None and (moves := self.batch.reorder(group, advance.parents)):
-            if len(moves.sources):
-                self.cache.copy_rows(moves.sources, moves.targets)
-            self.layout_cache = None
-        self.tokens[group.rows] = advance.tokens
-        if not is_any(advance.done):
-            return
-        members = [group.members[i] for i in np.flatnonzero(advance.done)]
-        found = [self.hypotheses(group.search, int(i), group.members[i]) for i in np.flatnonzero(advance.done)]
-        failed = advance.failed[advance.done]
-        # Rows are free before the answer is given: who has the answer may ask again at once.
-        self.batch.drop(beams, advance.done)
-        self.layout_cache = None
-        now = time.monotonic()
-        for member, hypotheses, has_failed in zip(members, found, failed, strict=True):
-            if has_failed:
-                log.error("a sentence of %d tokens gave no numbers", len(member.sentence.source))
-                self.answer(member.sentence, EngineFailure(), "error")
-            else:
-                self.finish(member, hypotheses, now)
-
-    def hypotheses(self, search: Search, index: int, member: Active) -> tuple[Hypothesis, ...]:
-        found = search.found(index)[: member.sentence.options.num_alternatives]
+    def hypotheses(self, found: Sequence[Found], member: Active) -> tuple[Hypothesis, ...]:
         # Of an end token that was forced nobody knows whether the model would have chosen it.
-        limit = member.sentence.max_length if self.rules and self.rules.force_end else 0
-        return tuple(Hypothesis(f.ids, f.log_probability, f.score, reason_of(f, limit)) for f in found)
+        rules = self.decoder.rules
+        limit = member.sentence.max_length if rules and rules.force_end else 0
+        wanted = found[: member.sentence.options.num_alternatives]
+        return tuple(Hypothesis(f.ids, f.log_probability, f.score, reason_of(f, limit)) for f in wanted)
 
     def finish(self, member: Active, hypotheses: tuple[Hypothesis, ...], now: float) -> None:
         sentence = member.sentence

@@ -9,7 +9,8 @@ for each decoder layer i. Rows in use are 0 to R-1, sentences 0 to N-1: a step r
 What lies past a row's length is never read. Capacities start small and grow a little when a longer row comes, up to the
 model's limits. Attention waits for memory, which comes fastest without gaps between one head's numbers and the next:
 of 64 rows with 30 positions, it takes 190 us where there is room for 32, and 350 to 550 where there is for 64. Memory
-is taken for more than that, so that growing is laying out anew: fresh memory for every sentence cost a tenth of it.
+is taken for more than that, for usual lengths or for all, so that growing is laying out anew: fresh memory for every
+sentence cost a tenth of it.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from service.runtime.bundle import Shape
 
 FIRST_CAPACITY, USUAL_CAPACITY = 32, 64
+# So many times at rest without a longer text, and the memory that such texts needed is given back.
+RESTS_BEFORE_SHRINKING = 64
 POSITIONS_AT_A_TIME = 8
 
 
@@ -39,7 +42,8 @@ class KVCache:
 
     Attributes:
         target_capacity, source_capacity: positions a row and a sentence can hold now.
-        allocations: how often buffers were made anew; while it stays the same, so do their addresses.
+        allocations: how often buffers were laid out anew.
+        generation: how often memory was taken anew; in one, buffers of the same capacities have the same addresses.
     """
 
     def __init__(
@@ -59,7 +63,8 @@ class KVCache:
         self.memory: dict[str, NDArray[np.generic]] = {}  # of each kind; what is not used yet is not there yet either
         self.blocks: dict[str, NDArray[np.generic]] = {}  # all layers' keys and values of a kind
         self.buffers: dict[str, NDArray[np.generic]] = {}  # views into the blocks, by the graphs' names
-        self.target_capacity = self.source_capacity = self.allocations = 0
+        self.target_capacity = self.source_capacity = self.allocations = self.generation = self.rests = 0
+        self.has_long = False  # whether memory for more than the usual lengths was taken
         self.reset()
 
     def names(self, kind: str) -> Iterator[str]:
@@ -79,12 +84,16 @@ class KVCache:
     def reset(self) -> None:
         """Back to small buffers; whatever they held is forgotten."""
         target, source = min(FIRST_CAPACITY, self.max_target_tokens), min(FIRST_CAPACITY, self.max_source_tokens)
-        if (self.target_capacity, self.source_capacity) != (target, source):
-            if max(self.target_capacity, self.source_capacity) > USUAL_CAPACITY:
-                self.memory.clear()
-            self.target_capacity, self.source_capacity = target, source
-            self.allocate("self", self.max_rows, target, 0)
-            self.allocate("cross", self.max_sentences, source, 0)
+        was_long = max(self.target_capacity, self.source_capacity) > USUAL_CAPACITY
+        self.rests = 0 if was_long else self.rests + 1
+        if self.has_long and self.rests >= RESTS_BEFORE_SHRINKING:
+            self.has_long = False
+            self.memory.clear()
+        elif (self.target_capacity, self.source_capacity) == (target, source):
+            return
+        self.target_capacity, self.source_capacity = target, source
+        self.allocate("self", self.max_rows, target, 0)
+        self.allocate("cross", self.max_sentences, source, 0)
 
     def allocate(self, kind: str, count: int, capacity: int, keep: int) -> None:
         """A block with ``capacity`` positions that holds what the first ``keep`` rows or sentences held."""
@@ -92,7 +101,11 @@ class KVCache:
         per_position = 2 * self.shape.num_decoder_layers * count * self.shape.model_width
         kept = self.blocks[kind][:, :keep].copy() if keep else None  # its place is the new block's
         if kind not in self.memory or len(self.memory[kind]) < per_position * capacity:
-            self.memory[kind] = np.empty(per_position * max(capacity, USUAL_CAPACITY), self.dtype)
+            self.has_long = self.has_long or capacity > USUAL_CAPACITY
+            limit = self.max_target_tokens if kind == "self" else self.max_source_tokens
+            positions = limit if capacity > USUAL_CAPACITY else min(USUAL_CAPACITY, limit)
+            self.memory[kind] = np.empty(per_position * positions, self.dtype)
+            self.generation += 1
         new = self.memory[kind][: per_position * capacity].reshape(-1, count, heads, capacity, width)
         if kept is not None:
             new[:, :keep, :, : kept.shape[3]] = kept

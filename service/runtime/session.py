@@ -4,8 +4,9 @@ Knows: ONNX Runtime, the graphs' inputs and outputs. Does not know: what rows ar
 Dimension key: model/transformer.py; R rows and N sentences of a step (export/graphs.py).
 """
 
+import ctypes
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,14 +19,24 @@ from service.runtime.cpus import saturates_int8
 from service.runtime.kv_cache import EncodedSources, KVCache
 
 CPU = ("cpu", 0)
-MAX_SHAPES = 32
+MAX_SHAPES = 256
 # How long a session's second and further threads stay awake after their work: a step has some hundred operators, and to
 # wake a thread for each takes longer than most of these. Idle sessions sleep.
 SPIN_US = 50
-# From this size of all weights on, one worker alone is faster with the threads of the others (decision log).
-WIDE_FROM_BYTES = 24 << 20
-WIDE_BEAMS = 4  # and up to this beam width; each graph holds its own copy of the weights
+# One worker alone is faster with the threads of the others (decision log), for sentences of up to so many beams: each
+# graph holds its own copy of the weights. Two threads share the work of a model with less than so many bytes of them.
+WIDE_BEAMS = 4
+SMALL_BYTES, SMALL_THREADS = 24 << 20, 2
 CACHE_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where a contiguous array's numbers are: a third of the time that its own ways of telling take.
+
+    Raises:
+        BufferError, ValueError, TypeError: it has gaps, or may not be written to.
+    """
+    return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0  # type: ignore[arg-type]
 
 
 def load_session(path: Path, num_threads: int) -> ort.InferenceSession:
@@ -152,17 +163,21 @@ class BoundShape:
         self.candidates = Candidates(ids, log_probabilities)
 
     def bind(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
-        self.binding.bind_input(name, *CPU, array.dtype.type, shape, array.ctypes.data)
+        self.binding.bind_input(name, *CPU, array.dtype.type, shape, address(array))
 
     def bind_output(self, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
-        self.binding.bind_output(name, *CPU, array.dtype.type, shape, array.ctypes.data)
+        self.binding.bind_output(name, *CPU, array.dtype.type, shape, address(array))
 
-    def run(self, inputs: StepInputs) -> Candidates:
+    def take(self, inputs: StepInputs) -> None:
+        """Makes ``inputs`` those of the next step."""
         self.tokens[:] = inputs.tokens
         if inputs.query_rows is not self.laid_out:  # the layout of the step before, as mostly
             self.laid_out = inputs.query_rows
             self.query_rows[:] = inputs.query_rows
             self.row_queries[:] = inputs.row_queries
+
+    def run(self) -> Candidates:
+        """A step of what the bound arrays hold. The result is overwritten by the next step."""
         self.decoder.session.run_with_iobinding(self.binding)
         return self.candidates
 
@@ -170,8 +185,8 @@ class BoundShape:
 class StepBinding:
     """Runs decoder steps of one worker on its cache, binding memory by address: the cache is not copied.
 
-    Binding takes as long as a step of one row. With sentences that come and go, the same few numbers of rows come
-    again and again: the last ``MAX_SHAPES`` stay bound.
+    Binding takes as long as a step of one row. With sentences that come and go, the same numbers of rows and capacities
+    come again and again: the last ``MAX_SHAPES`` stay bound.
     """
 
     bucket, was_replayed = 0, False  # the CPU computes the rows there are
@@ -179,18 +194,19 @@ class StepBinding:
     def __init__(self, decoder: DecoderSession, cache: KVCache, wide: DecoderSession | None = None) -> None:
         """wide: the same graph with more threads, for a worker that is alone."""
         self.decoder, self.wide, self.cache = decoder, wide or decoder, cache
-        self.shapes: dict[tuple[DecoderSession, int, int, int], BoundShape] = {}
-        self.allocations = cache.allocations
+        self.shapes: dict[tuple[DecoderSession, int, int, int, int, int], BoundShape] = {}
+        self.generation = cache.generation
 
     def bound(self, decoder: DecoderSession, num_rows: int, num_sentences: int, num_candidates: int) -> BoundShape:
-        numbers = (decoder, num_rows, num_sentences, num_candidates)
-        if self.allocations != self.cache.allocations:
-            self.allocations = self.cache.allocations
+        cache = self.cache
+        numbers = (decoder, num_rows, num_sentences, num_candidates, cache.target_capacity, cache.source_capacity)
+        if self.generation != cache.generation:
+            self.generation = cache.generation
             self.shapes.clear()
         if (shape := self.shapes.get(numbers)) is None:
             if len(self.shapes) >= MAX_SHAPES:
                 del self.shapes[next(iter(self.shapes))]
-            shape = self.shapes[numbers] = BoundShape(decoder, self.cache, *numbers[1:])
+            shape = self.shapes[numbers] = BoundShape(decoder, cache, num_rows, num_sentences, num_candidates)
         return shape
 
     def run(self, inputs: StepInputs, num_sentences: int, is_alone: bool = False) -> Candidates:
@@ -198,24 +214,31 @@ class StepBinding:
 
         The step writes position ``lengths[r]`` of each row and changes no length: running it again gives the same.
         """
+        return self.prepared(inputs, num_sentences, is_alone).run()
+
+    def prepared(self, inputs: StepInputs, num_sentences: int, is_alone: bool) -> BoundShape:
+        """The shape whose run() is this step."""
         decoder = self.wide if is_alone else self.decoder
-        return self.bound(decoder, len(inputs.tokens), num_sentences, inputs.num_candidates).run(inputs)
+        shape = self.bound(decoder, len(inputs.tokens), num_sentences, inputs.num_candidates)
+        shape.take(inputs)
+        return shape
 
 
 class Sessions:
     """All graphs of one precision of a bundle, loaded once and shared by the workers.
 
     Args:
-        num_wide_threads: threads of a second set of sessions, for a worker that is alone: its answers are the same, bit
-            for bit, and come sooner where the model is large (WIDE_FROM_BYTES; small ones have no second set). 0: none.
+        num_wide_threads: threads, at most, of a second set of sessions, for a worker that is alone: its answers are the
+            same, bit for bit, and come sooner. 0: none.
     """
 
     def __init__(self, bundle: Bundle, precision: str, num_threads: int, num_wide_threads: int = 0) -> None:
         graphs, shape = bundle.graphs(precision), bundle.manifest.shape
         self.shape = shape
         self.device_bytes = (0, 0)
-        is_large = bundle.path(graphs.weights).stat().st_size >= WIDE_FROM_BYTES
-        wide = num_wide_threads if is_large and num_wide_threads > num_threads else 0
+        is_small = bundle.path(graphs.weights).stat().st_size < SMALL_BYTES
+        wide = min(num_wide_threads, SMALL_THREADS) if is_small else num_wide_threads
+        wide = wide if wide > num_threads else 0
         self.encoder = EncoderSession(bundle.path(graphs.encoder), shape, num_threads, wide)
         paths = {beams: bundle.path(path) for beams, path in sorted(graphs.decoder.items())}
         self.decoders = {beams: DecoderSession(path, shape, beams, num_threads) for beams, path in paths.items()}

@@ -19,7 +19,7 @@ import numpy as np
 
 from service.cli import main
 from service.runtime.score_session import Scored, ScoreSession
-from service.runtime.session import Candidates, EncodedSources, EncoderSession, StepBinding
+from service.runtime.session import BoundShape, Candidates, EncodedSources, EncoderSession
 
 SECRET = "a secret of the runtime"
 _write_lock = threading.Lock()
@@ -92,16 +92,16 @@ class Faults:
 
     def install(self) -> None:
         """Puts itself around the sessions of this process."""
-        run_step, run_encoder, run_score = StepBinding.run, EncoderSession.run, ScoreSession.run
+        run_step, run_encoder, run_score = BoundShape.run, EncoderSession.run, ScoreSession.run
 
-        def step(binding: StepBinding, *arguments: object) -> Candidates:
+        def step(shape: BoundShape) -> Candidates:
             self.steps.wait()
             if self.fail_in is not None:
                 self.fail_in -= 1
                 if self.fail_in <= 0:
                     raise RuntimeError(SECRET)
             time.sleep(self.slower_s)
-            candidates = run_step(binding, *arguments)  # type: ignore[arg-type]
+            candidates = run_step(shape)
             row, self.poisoned = self.poisoned, None
             if row is not None:
                 candidates.log_probabilities[row] = np.nan
@@ -116,7 +116,7 @@ class Faults:
             return run_score(session, *arguments)  # type: ignore[arg-type]
 
         ScoreSession.run = score  # type: ignore[method-assign, assignment]
-        StepBinding.run = step  # type: ignore[method-assign, assignment]
+        BoundShape.run = step  # type: ignore[method-assign, assignment]
         EncoderSession.run = encode  # type: ignore[method-assign, assignment]
 
 

@@ -9,7 +9,7 @@ from service.decoding.options import DecodeOptions
 from service.engine.request import TextAnswer, TextResult
 from service.engine.settings import EngineSettings
 from service.engine.translator import Ticket, Translator
-from service.runtime.session import Candidates, StepBinding
+from service.runtime.session import BoundShape, Candidates
 from tests.conftest import sentences
 
 GREEDY = DecodeOptions(num_beams=1)
@@ -23,15 +23,15 @@ class Gate:
         self.tickets = threading.Semaphore(0)
         self.arrived = threading.Semaphore(0)
         self.is_open = False
-        original = StepBinding.run
+        original = BoundShape.run
 
-        def run(binding: StepBinding, *arguments: object) -> Candidates:
+        def run(shape: BoundShape) -> Candidates:
             self.arrived.release()
             if not self.is_open:
                 self.tickets.acquire()
-            return original(binding, *arguments)  # type: ignore[arg-type]
+            return original(shape)
 
-        monkeypatch.setattr(StepBinding, "run", run)
+        monkeypatch.setattr(BoundShape, "run", run)
 
     def let_through(self) -> None:
         self.tickets.release()

@@ -66,14 +66,15 @@ def test_a_worker_alone_with_the_threads_of_all_answers_the_same(
             for text in TEXTS
             for options in OPTIONS
         }
-    monkeypatch.setattr(session, "WIDE_FROM_BYTES", 0)
     monkeypatch.setattr("service.engine.engine.usable_cpus", lambda: 3)
     with closing(Translator.load(nonsense_bundle, EngineSettings(precision=precision, max_rows=24))) as translator:
         wide = list(translator.engine.sessions.wide_decoders.values())
         for options in OPTIONS:
             for text in TEXTS:
                 assert without_timings(translator.translate([text], options)[0]) == wanted[text, options]
-        shapes = [binding.shapes for worker in translator.engine.workers for binding in worker.bindings.values()]
+        shapes = [
+            binding.shapes for worker in translator.engine.workers for binding in worker.decoder.bindings.values()
+        ]
         used = {decoder for bound in shapes for decoder, *_ in bound if decoder.num_beams <= session.WIDE_BEAMS}
         assert used == set(wide), "all of them were alone"
         for options in OPTIONS:
@@ -165,6 +166,16 @@ def test_one_bound_shape_at_a_time_computes_the_same(
     monkeypatch.setattr(session, "MAX_SHAPES", 1)
     results = [without_timings(result) for result in translator.translate(TEXTS, OPTIONS[1])]
     assert results == [alone[text, OPTIONS[1]] for text in TEXTS]
+
+
+def test_searches_in_numpy_choose_the_same(
+    translator: Translator, alone: dict[tuple[str, DecodeOptions], TextAnswer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there is no library in C; with one this is said twice."""
+    monkeypatch.setattr("service.engine.batch_decoder.library_call", lambda: None)
+    for options in OPTIONS:
+        results = [without_timings(result) for result in translator.translate(TEXTS, options)]
+        assert results == [alone[text, options] for text in TEXTS]
 
 
 def test_one_row_serves_greedy_search_although_golden_translations_have_beams() -> None:

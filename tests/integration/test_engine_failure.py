@@ -12,7 +12,7 @@ from service.engine.translator import Translator
 from service.engine.worker import Worker
 from service.errors import BundleError, ConfigurationError, DragomanError, EngineFailure
 from service.jobs.text_engine import EmbeddedEngine
-from service.runtime.session import Candidates, Sessions, StepBinding
+from service.runtime.session import BoundShape, Candidates, Sessions
 from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, long_texts
 
 
@@ -26,12 +26,23 @@ def test_what_a_failing_engine_was_working_on_is_no_failed_row(
     """A job would write it, and never do it again."""
     engine = EmbeddedEngine(nonsense_bundle, SETTINGS, None, "fr", GREEDY)
     answers: list[object] = []
-    monkeypatch.setattr(StepBinding, "run", fail)
+    monkeypatch.setattr(BoundShape, "run", fail)
     engine.submit("the red house", answers.append)
     assert engine.translator.engine.failed.wait(10)
     assert isinstance(engine.failure, DragomanError)
     engine.close()
     assert answers == []
+
+
+def test_sentences_that_have_ended_are_answered_if_the_worker_fails_then(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two end in the same step; their rows are free already."""
+    translator, answers = load(num_workers=1), Answers(2)
+    monkeypatch.setattr(Worker, "hypotheses", fail)
+    translator.submit(["the red house"] * 2, GREEDY, answers)
+    answers.wait()
+    assert answers.kinds() == {EngineFailure: 2}
 
 
 def test_what_other_workers_were_working_on_fails_too(
@@ -40,17 +51,17 @@ def test_what_other_workers_were_working_on_fails_too(
     """Its process ends, but in no orderly way: the caller is not told to send it again at once."""
     translator = load(num_workers=2)
     both, answers = threading.Barrier(2, timeout=30), Answers(2)
-    original, turns = StepBinding.run, count()
+    original, turns = BoundShape.run, count()
 
-    def run(binding: StepBinding, *arguments: object) -> Candidates:
+    def run(shape: BoundShape) -> Candidates:
         both.wait()
         if next(turns) == 0:
             fail()
         assert translator.engine.failed.wait(30)
-        return original(binding, *arguments)  # type: ignore[arg-type]
+        return original(shape)
 
     texts = long_texts(translator, 2)
-    monkeypatch.setattr(StepBinding, "run", run)
+    monkeypatch.setattr(BoundShape, "run", run)
     translator.submit(texts, GREEDY, answers)
     answers.wait()
     assert answers.kinds() == {EngineFailure: 2}

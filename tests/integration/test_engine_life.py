@@ -17,7 +17,7 @@ from service.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure,
 from service.metrics import Metrics
 from service.runtime.kv_cache import EncodedSources
 from service.runtime.score_session import Scored, ScoreSession
-from service.runtime.session import Candidates, EncoderSession, StepBinding
+from service.runtime.session import BoundShape, Candidates, EncoderSession
 from tests.conftest import sentences
 from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, Gate, assert_at_rest, long_texts
 
@@ -71,16 +71,16 @@ def test_a_row_that_gives_no_numbers_fails_alone(
     translator = load()
     texts = sentences(6)
     wanted = [result.text for result in translator.translate(texts, GREEDY)]
-    original = StepBinding.run
+    original = BoundShape.run
     poisoned = iter([True])
 
-    def run(binding: StepBinding, *arguments: object) -> Candidates:
-        candidates = original(binding, *arguments)  # type: ignore[arg-type]
+    def run(shape: BoundShape) -> Candidates:
+        candidates = original(shape)
         if len(candidates.ids) == 6 and next(poisoned, False):
             candidates.log_probabilities[2] = np.nan
         return candidates
 
-    monkeypatch.setattr(StepBinding, "run", run)
+    monkeypatch.setattr(BoundShape, "run", run)
     answers = Answers(6)
     translator.submit(texts, GREEDY, answers)
     answers.wait()
@@ -98,7 +98,7 @@ def test_a_failing_step_answers_everything_and_says_so(
     def fail(*_: object) -> Candidates:
         raise RuntimeError("a secret of the runtime")
 
-    monkeypatch.setattr(StepBinding, "run", fail)
+    monkeypatch.setattr(BoundShape, "run", fail)
     answers = Answers(12)
     translator.submit(sentences(12), GREEDY, answers)
     answers.wait()

@@ -8,7 +8,8 @@ from service.decoding.options import DecodeOptions
 from service.engine.request import Alternative, TextResult
 from service.engine.translator import Ticket, Translator
 from service.errors import Cancelled, DeadlineExceeded
-from service.runtime.kv_cache import FIRST_CAPACITY
+from service.runtime.kv_cache import FIRST_CAPACITY, EncodedSources
+from service.runtime.session import BoundShape, Candidates, EncoderSession
 from tests.conftest import sentences
 from tests.integration.gated_engine import GREEDY, Answers, Gate, assert_at_rest, be_late, cancel
 
@@ -21,6 +22,30 @@ def long_alone(translator: Translator, options: DecodeOptions) -> Alone:
     found = ((text, translator.translate([text], options)[0]) for text in sentences(64))
     long = ((text, result.alternatives) for text, result in found if result.num_target_tokens > 5)
     return dict(pair for pair, _ in zip(long, range(2), strict=False))
+
+
+def test_who_comes_while_others_are_encoded_waits_for_one_step(
+    load: Callable[..., Translator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = load()
+    texts, answers, events = list(long_alone(translator, GREEDY)), Answers(2), list[str]()
+    encode, run = EncoderSession.run, BoundShape.run
+
+    def encode_and_submit(session: EncoderSession, *arguments: object) -> EncodedSources:
+        events.append("encode")
+        if len(events) == 1:
+            translator.submit(texts[1:], GREEDY, lambda _, answer: answers(1, answer))
+        return encode(session, *arguments)  # type: ignore[arg-type]
+
+    def step(shape: BoundShape) -> Candidates:
+        events.append("step")
+        return run(shape)
+
+    monkeypatch.setattr(EncoderSession, "run", encode_and_submit)
+    monkeypatch.setattr(BoundShape, "run", step)
+    translator.submit(texts[:1], GREEDY, lambda _, answer: answers(0, answer))
+    answers.wait()
+    assert events[:4] == ["encode", "step", "encode", "step"]
 
 
 def step(gate: Gate) -> None:

@@ -16,7 +16,7 @@ from service.engine.request import FinishReason, TextResult
 from service.engine.translator import Ticket, Translator
 from service.errors import Overloaded
 from service.runtime.kv_cache import EncodedSources
-from service.runtime.session import Candidates, EncoderSession, StepBinding
+from service.runtime.session import BoundShape, Candidates, EncoderSession
 from tests.conftest import sentences
 from tests.integration.gated_engine import GREEDY, SETTINGS, Answers, Gate, be_late, cancel, long_texts
 
@@ -177,14 +177,14 @@ def test_a_model_that_babbles_is_stopped_where_that_is_wished(
     num_tokens: int,
 ) -> None:
     translator = load(stop_repetition=stops)
-    original = StepBinding.run
+    original = BoundShape.run
 
-    def run(binding: StepBinding, *arguments: object) -> Candidates:
-        candidates = original(binding, *arguments)  # type: ignore[arg-type]
+    def run(shape: BoundShape) -> Candidates:
+        candidates = original(shape)
         candidates.ids[:] = 300
         return candidates
 
-    monkeypatch.setattr(StepBinding, "run", run)
+    monkeypatch.setattr(BoundShape, "run", run)
     (result,) = translator.translate(["the red house"], GREEDY)
     assert (result.finish_reason, result.num_target_tokens) == (reason, num_tokens)
     assert result.repetition_found == stops

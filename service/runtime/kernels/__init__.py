@@ -1,4 +1,4 @@
-"""Operators of our own for ONNX Runtime, in C: what stands between a model's matrix products.
+"""A library of our own in C: operators for ONNX Runtime, of what stands between matrix products, and searches.
 
 Knows: where the library is, and which of its kinds of kernels run here. Does not know: graphs. What each operator means
 in ONNX's own operators is in every graph that has it (export/fused.py); without the library ONNX Runtime uses that. It

@@ -32,7 +32,7 @@ def make_library(compiler: str) -> None:
             table = f"-DKERNELS=kernels_{kind}"
             subprocess.run([compiler, *FLAGS, *flags, table, "-c", FOLDER / "kernels.c", "-o", made], check=True)
         made = f"{folder}/{LIBRARY.name}"
-        sources = [FOLDER / "library.c", *sorted(FOLDER.glob("*_operators.c"))]
+        sources = [FOLDER / "library.c", FOLDER / "search.c", *sorted(FOLDER.glob("*_operators.c"))]
         subprocess.run([compiler, *FLAGS, "-shared", *sources, *objects, "-o", made, "-lm"], check=True)
         os.replace(made, LIBRARY)
 

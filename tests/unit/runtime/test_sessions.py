@@ -8,7 +8,7 @@ import pytest
 
 from service.runtime import session
 from service.runtime.bundle import Graphs
-from service.runtime.session import WIDE_BEAMS, WIDE_FROM_BYTES, Sessions
+from service.runtime.session import SMALL_BYTES, SMALL_THREADS, WIDE_BEAMS, Sessions
 
 BEAMS = (1, 2, WIDE_BEAMS, 8)
 
@@ -38,15 +38,18 @@ def sessions(folder: Path, num_bytes: int, num_threads: int, num_wide_threads: i
     return Sessions(bundle, "cpu-int8", num_threads, num_wide_threads)
 
 
-def test_a_large_model_has_wide_sessions_up_to_a_width(tmp_path: Path, threads: dict[str, list[int]]) -> None:
-    found = sessions(tmp_path, WIDE_FROM_BYTES, num_threads=1, num_wide_threads=4)
-    assert threads == {"encoder": [1, 4], "1": [1, 4], "2": [1, 4], str(WIDE_BEAMS): [1, 4], "8": [1]}
+@pytest.mark.parametrize(("num_bytes", "wide"), [(SMALL_BYTES, 4), (SMALL_BYTES - 1, SMALL_THREADS)])
+def test_a_worker_that_is_alone_has_wide_sessions_up_to_a_width(
+    tmp_path: Path, threads: dict[str, list[int]], num_bytes: int, wide: int
+) -> None:
+    found = sessions(tmp_path, num_bytes, num_threads=1, num_wide_threads=4)
+    assert threads == {"encoder": [1, wide], "1": [1, wide], "2": [1, wide], str(WIDE_BEAMS): [1, wide], "8": [1]}
     assert list(found.wide_decoders) == [1, 2, WIDE_BEAMS]
 
 
 @pytest.mark.parametrize(
     ("num_bytes", "num_threads", "num_wide_threads"),
-    [(WIDE_FROM_BYTES - 1, 1, 4), (WIDE_FROM_BYTES, 1, 0), (WIDE_FROM_BYTES, 4, 4), (WIDE_FROM_BYTES, 4, 2)],
+    [(SMALL_BYTES, 1, 0), (SMALL_BYTES, 1, 1), (SMALL_BYTES, 4, 4), (SMALL_BYTES, 4, 2), (SMALL_BYTES - 1, 2, 4)],
 )
 def test_where_it_gains_nothing_there_is_one_set(
     tmp_path: Path, threads: dict[str, list[int]], num_bytes: int, num_threads: int, num_wide_threads: int

@@ -1,0 +1,130 @@
+"""Steps of a batch that stays as it is: between two runs of the graph there is one call of the library in C.
+
+Knows: what the searches, the batch and the cache have in arrays, and the structures in C that point to them
+(service/runtime/kernels/search.c). Does not know: which sentences come and go (worker.py).
+
+What the call computes is what BeamSearch, GreedySearch and RunningBatch.reorder say, which take its place where there
+is no library, on other devices than CPUs, and where options or the model ask for more than it does. In Python a step of
+one row took half as long again as its graph, and other workers of the process waited meanwhile.
+"""
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.decoding.beam import BeamSearch
+from service.decoding.greedy import GreedySearch
+from service.decoding.repetition import CHECK_EVERY, MAX_PERIOD, MIN_LOOP_TOKENS, MIN_REPEATS
+from service.engine.running_batch import Group
+from service.runtime import kernels
+from service.runtime.kv_cache import KVCache
+from service.runtime.session import BoundShape, address
+
+log = logging.getLogger(__name__)
+
+SOME_DONE: Final = 1
+SOME_LOOP: Final = 2
+SOME_MOVED: Final = 4
+
+
+def structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:
+    fields = [(field, ctypes.c_int64) for field in numbers.split()] + [(f, ctypes.c_void_p) for f in pointers.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+_Searches: Any = structure(
+    "Searches",
+    "num_sentences num_beams max_tokens end stops_at_beams loops_from loops_every loops_period loops_repeats",
+    "rows slots lengths min_lengths max_lengths ids length_penalties totals "
+    "finished_counts finished_lengths finished_ids finished_scores finished_totals done failed",
+)
+_Step: Any = structure(
+    "Step",
+    "num_rows num_candidates num_groups num_banned places num_blocks max_rows num_heads capacity position_bytes",
+    "candidate_ids banned log_probabilities tokens query_rows row_queries cached scratch cache groups",
+)
+
+
+@cache
+def library_call() -> Callable[[Any], int] | None:
+    """What advances all searches of a step; None where the library is not to be used."""
+    if (library := kernels.library()) is None:
+        return None
+    loaded = ctypes.CDLL(str(library))
+    try:
+        sizes = loaded.dragoman_sizes()
+    except AttributeError:
+        sizes = 0
+    if sizes != ctypes.sizeof(_Searches) << 16 | ctypes.sizeof(_Step):
+        log.warning(
+            "%s was made of another version's source and advances no searches: install the package anew", library
+        )
+        return None
+    advance = loaded.dragoman_advance
+    advance.argtypes, advance.restype = [ctypes.c_void_p], ctypes.c_int64
+    return advance
+
+
+class UnchangedSteps:
+    """Steps of the rows of ``groups``, which may not change otherwise while this is used.
+
+    Attributes:
+        done, failed: of each group's sentences, as search.Advance has them, after the last step.
+    """
+
+    def __init__(self, shape: BoundShape, memory: KVCache, groups: Iterable[Group], banned: Sequence[int] = ()) -> None:
+        """banned: tokens that never stand in a translation; as many candidates are there more."""
+        advance = library_call()
+        if advance is None:
+            raise RuntimeError("there is no library to advance searches. This is a bug.")
+        self.shape, self.memory, self.groups = shape, memory, list(groups)
+        self.done = [np.zeros(len(group.members), bool) for group in self.groups]
+        self.failed = [np.zeros(len(group.members), bool) for group in self.groups]
+        most_beams = max(group.search.num_beams for group in self.groups)
+        scratch, none = np.empty(most_beams * memory.max_target_tokens, np.int32), np.array(banned, np.int64)
+        searches = (_Searches * len(self.groups))(*map(self.described, range(len(self.groups))))
+        candidates, block = shape.candidates, memory.blocks["self"]
+        numbers = (*candidates.ids.shape, len(self.groups), len(banned), shape.decoder.num_beams)
+        of_cache = (len(block), *block.shape[1:4], block.shape[4] * block.itemsize)
+        arrays: list[NDArray[Any]] = [candidates.ids, none, candidates.log_probabilities, shape.tokens]
+        arrays += [shape.query_rows, shape.row_queries, memory.lengths, scratch, block]
+        step = _Step(*numbers, *of_cache, *map(address, arrays), ctypes.addressof(searches))
+        self.kept = (step, searches, arrays)  # what the addresses are of
+        self.place, self.advance = ctypes.addressof(step), advance
+
+    def described(self, number: int) -> Any:
+        group = self.groups[number]
+        search = group.search
+        numbers: list[int] = [len(search), search.num_beams]
+        if isinstance(search, BeamSearch):
+            search.live = np.ascontiguousarray(search.live)
+            totals, finished = search.live, search.finished
+            at_end: list[NDArray[Any]] = [
+                finished.counts,
+                finished.lengths,
+                finished.ids,
+                finished.scores,
+                finished.totals,
+            ]
+            stops, end = search.stop_at_beams, search.end
+        elif isinstance(search, GreedySearch):
+            totals, at_end, stops, end = search.totals, [], False, search.end
+        else:
+            raise RuntimeError(f"the library knows no {type(search).__name__}. This is a bug.")
+        numbers += [search.ids.shape[-1], end, stops, MIN_LOOP_TOKENS, CHECK_EVERY, MAX_PERIOD, MIN_REPEATS]
+        arrays: list[NDArray[Any]] = [group.rows, group.slots, search.lengths, search.penalties.min_lengths]
+        places = [
+            *map(address, (*arrays, search.max_lengths, search.ids, search.length_penalties, totals)),
+            *(map(address, at_end) if at_end else [0] * 5),
+        ]
+        return _Searches(*numbers, *places, address(self.done[number]), address(self.failed[number]))
+
+    def run(self) -> int:
+        """One step; what there is to look at: SOME_DONE, SOME_LOOP, SOME_MOVED."""
+        self.shape.run()
+        return self.advance(self.place)
