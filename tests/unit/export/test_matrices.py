@@ -18,7 +18,9 @@ def run(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, folder: Path) -> np
     graph.output(result, "y", np.float32, ["N", weight.shape[1]])
     weights.write(folder)
     (folder / "linear.onnx").write_bytes(graph.model().SerializeToString())
-    session = ort.InferenceSession(str(folder / "linear.onnx"), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as services do where sums could saturate
+    session = ort.InferenceSession(str(folder / "linear.onnx"), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["y"], {"x": x})[0])
 
 

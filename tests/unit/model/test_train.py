@@ -109,7 +109,7 @@ def test_several_processes_stop_at_the_step_at_which_all_have_heard_of_it(
 def test_learns_to_spell_digits(training_config: TrainingConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """Loss falls, and a sentence that is not in the corpus is translated: the encoder is used."""
     config = with_optimizer(training_config, name="muon", schedule="trapezoid", peak_learning_rate=1e-2)
-    config = with_run(config, max_steps=400, batch_tokens=600, accumulate=1, validate_every=200, log_every=20)
+    config = with_run(config, max_steps=600, batch_tokens=600, accumulate=1, validate_every=200, log_every=20)
     trainer = Trainer(config)
     trainer.train()
     out = capsys.readouterr().out
