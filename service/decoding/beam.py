@@ -102,7 +102,7 @@ class BeamSearch:
     def end_loops(self, done: NDArray[np.bool_]) -> None:
         for sentence in self.loops.looping(self.ids[:, 0], self.lengths):
             done[sentence] = True
-            if not self.finished.counts[sentence]:
+            if not self.finished.count(sentence):
                 best, total = self.ids[sentence, 0, : self.lengths[sentence]], float(self.live[sentence, 0])
                 self.finished.insert(sentence, best, total, self.score(sentence, total))
 
@@ -153,7 +153,7 @@ class BeamSearch:
 
     def found(self, sentence: int) -> list[Found]:
         finished, found = self.finished, []
-        for i in range(int(finished.counts[sentence])):
+        for i in range(finished.count(sentence)):
             ids = tuple(finished.ids[sentence, i, : finished.lengths[sentence, i]].tolist())
             ended = ids[-1] == self.end
             repeats = not ended and self.loops.ends_in_loop(sentence, ids)

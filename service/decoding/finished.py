@@ -14,15 +14,14 @@ NOTHING = -np.inf
 class Finished:
     """Arrays, one entry a sentence (n); a search in C (service/runtime/kernels/search.c) writes to the same.
 
-    counts (n,) int32: how many there are. scores (n, K) float64: minus infinity where there are fewer, so that the last
-    one is what a live hypothesis must beat. totals (n, K) float32: their log-probabilities. lengths (n, K) int32, and
-    ids (n, K, T_max) int32, valid up to those.
+    scores (n, K) float64: minus infinity where there are fewer, so that the last one is what a live hypothesis must
+    beat. totals (n, K) float32: their log-probabilities. lengths (n, K) int32, and ids (n, K, T_max) int32, valid up to
+    those.
     """
 
-    ARRAYS = ("counts", "scores", "totals", "lengths", "ids")
+    ARRAYS = ("scores", "totals", "lengths", "ids")
 
     def __init__(self, num_beams: int, max_target_tokens: int) -> None:
-        self.counts: NDArray[np.int32] = np.zeros(0, np.int32)
         self.scores: NDArray[np.float64] = np.zeros((0, num_beams))
         self.totals: NDArray[np.float32] = np.zeros((0, num_beams), np.float32)
         self.lengths: NDArray[np.int32] = np.zeros((0, num_beams), np.int32)
@@ -39,6 +38,10 @@ class Finished:
         for name in self.ARRAYS:
             setattr(self, name, getattr(self, name)[which])
 
+    def count(self, sentence: int) -> int:
+        """How many a sentence has."""
+        return int(np.count_nonzero(self.scores[sentence] > NOTHING))
+
     def worst(self) -> NDArray[np.float64]:
         """(n,): the score of the last of K; minus infinity where there are fewer."""
         return self.scores[:, -1]
@@ -53,4 +56,3 @@ class Finished:
         self.scores[sentence, place], self.totals[sentence, place] = score, total
         self.lengths[sentence, place] = len(ids)
         self.ids[sentence, place, : len(ids)] = ids
-        self.counts[sentence] = min(self.counts[sentence] + 1, self.scores.shape[1])

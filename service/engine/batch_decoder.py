@@ -134,6 +134,7 @@ class BatchDecoder:
         return min(most + (len(self.rules.banned) if self.rules else 0), self.cache.shape.vocab_size)
 
     def run_once(self, binding: Step, inputs: StepInputs, num_sentences: int, is_alone: bool) -> None:
+        """One step with the searches in numpy, which do all that may be asked, on every device."""
         candidates = binding.run(inputs, num_sentences, is_alone)
         self.unchanged = None
         self.cache.lengths[: len(inputs.tokens)] += 1

@@ -41,7 +41,7 @@ _Searches: Any = structure(
     "Searches",
     "num_sentences num_beams max_tokens end stops_at_beams loops_from loops_every loops_period loops_repeats",
     "rows slots lengths min_lengths max_lengths ids length_penalties totals "
-    "finished_counts finished_lengths finished_ids finished_scores finished_totals done failed",
+    "finished_lengths finished_ids finished_scores finished_totals done failed",
 )
 _Step: Any = structure(
     "Step",
@@ -104,13 +104,7 @@ class UnchangedSteps:
         if isinstance(search, BeamSearch):
             search.live = np.ascontiguousarray(search.live)
             totals, finished = search.live, search.finished
-            at_end: list[NDArray[Any]] = [
-                finished.counts,
-                finished.lengths,
-                finished.ids,
-                finished.scores,
-                finished.totals,
-            ]
+            at_end: list[NDArray[Any]] = [finished.lengths, finished.ids, finished.scores, finished.totals]
             stops, end = search.stop_at_beams, search.end
         elif isinstance(search, GreedySearch):
             totals, at_end, stops, end = search.totals, [], False, search.end
@@ -118,10 +112,8 @@ class UnchangedSteps:
             raise RuntimeError(f"the library knows no {type(search).__name__}. This is a bug.")
         numbers += [search.ids.shape[-1], end, stops, MIN_LOOP_TOKENS, CHECK_EVERY, MAX_PERIOD, MIN_REPEATS]
         arrays: list[NDArray[Any]] = [group.rows, group.slots, search.lengths, search.penalties.min_lengths]
-        places = [
-            *map(address, (*arrays, search.max_lengths, search.ids, search.length_penalties, totals)),
-            *(map(address, at_end) if at_end else [0] * 5),
-        ]
+        arrays += [search.max_lengths, search.ids, search.length_penalties, totals]
+        places = [*map(address, arrays), *(map(address, at_end) if at_end else [0] * 4)]
         return _Searches(*numbers, *places, address(self.done[number]), address(self.failed[number]))
 
     def run(self) -> int:

@@ -23,7 +23,7 @@ typedef struct {
     int32_t *lengths, *min_lengths, *max_lengths, *ids;
     double *length_penalties;
     float *totals;
-    int32_t *finished_counts, *finished_lengths, *finished_ids;
+    int32_t *finished_lengths, *finished_ids;
     double *finished_scores;
     float *finished_totals;
     uint8_t *done, *failed;
@@ -148,7 +148,6 @@ static void finish(const Searches *of, int64_t n, Extension ended) {
     scores[place] = score, totals[place] = ended.total, lengths[place] = (int32_t)length;
     memcpy(ids + place * size, of->ids + (n * beams + ended.parent) * size, (size_t)(length - 1) * sizeof *ids);
     ids[place * size + length - 1] = ended.token;
-    if (of->finished_counts[n] < beams) of->finished_counts[n]++;
 }
 
 /* Each beam becomes its parent's ids and a token. */

@@ -102,7 +102,7 @@ def test_a_finished_hypothesis_must_stand_among_the_best_beams() -> None:
     values = np.array([[[-1.0, -1.1, -1.2, -1.3], [-1.0] * 4]], np.float32)
     advance = search.advance(ids, values)
     assert advance.tokens.tolist() == [[5, 6]]
-    assert search.finished.counts.tolist() == [0]
+    assert search.finished.count(0) == 0
 
 
 @pytest.mark.parametrize(("beams", "poisoned"), [(1, [0]), (2, [0, 1]), (4, [0]), (4, [1]), (4, [3])])
