@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Old on purpose: newer generators write code that refuses older runtimes. No lower bound in pyproject.toml is below it.
 GRPCIO_TOOLS := 1.76.0
 SOAK_S ?= 60
+# A test that holds Python's lock for good is not reached by its timeout: the run ends, and says where all threads are.
+STOP_FROZEN := -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 KERNELS := $(wildcard service/runtime/kernels/*.[ch] service/runtime/kernels/build_hook.py)
 BENCH := build/bench/quick
 
@@ -39,7 +41,7 @@ demo: .venv/serve.stamp  ## the service on the shipped model, translations throu
 	@$(BIN)/python -m service.demo
 
 test: lint type  ## everything that a change must pass
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(STOP_FROZEN)
 
 faults: .venv/dev.stamp  ## every fault of the launched service, in full, in less than ten minutes
 	$(BIN)/python -m pytest tests/faults -m "not soak" --timeout 600

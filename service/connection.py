@@ -7,6 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ class Connection:
             raise ConfigurationError(f"TLS: {error}") from None
         if self.token_file is None:
             return found
+        channel_that_stays_open()
         return grpc.composite_channel_credentials(found, grpc.metadata_call_credentials(_Bearer(self._token)))
 
     def _token(self) -> str:
@@ -99,6 +101,15 @@ class Connection:
         if not token or not token.isascii() or not token.isprintable():  # gRPC would say "Invalid metadata"
             raise ConfigurationError(f"{self.token_file} holds no token")
         return token
+
+
+@cache
+def channel_that_stays_open() -> grpc.Channel:
+    """Reaches nobody. Closing the last channel of a process ends gRPC's threads and waits for them, holding Python's
+    lock; one of them may wait for that lock to ask for a token or to forget one, and the process stands still for good
+    (grpc/grpc pull request 42247). So a process that gives tokens this way has one channel that is never closed.
+    """
+    return grpc.insecure_channel("unix:/dev/null")
 
 
 def is_this_machine(target: str) -> bool:

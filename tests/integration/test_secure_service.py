@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,6 +115,38 @@ def test_a_message_that_unpacks_to_more_than_the_limit_is_refused(service: Secur
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     channel.close()
     assert peak_bytes(service.process.pid) - before < 25_000_000
+
+
+OPENED_AND_CLOSED = """
+import sys
+import time
+from pathlib import Path
+
+from service.connection import Connection
+
+target, server_name, *files = sys.argv[1:]
+connection = Connection(target, False, *map(Path, files[:3]), server_name, Path(files[3]))
+end = time.monotonic() + 45
+while time.monotonic() < end:
+    channel = connection.open([])
+    channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
+    channel.close()
+"""
+
+
+@pytest.mark.slow
+def test_no_client_freezes_as_it_closes(service: Secure):
+    """Some 8,000 times on processors that are all busy; without the channel that stays open one of 4,000 did."""
+    connection = service.connection
+    files = [connection.ca, connection.certificate, connection.key, connection.token_file]
+    words = [sys.executable, "-c", OPENED_AND_CLOSED, service.address, connection.server_name, *map(str, files)]
+    clients = [subprocess.Popen(words, cwd=ROOT) for _ in range(4)]
+    try:
+        assert [client.wait(90) for client in clients] == [0] * 4
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
 
 
 def peak_bytes(pid: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from service.client import Client, ServiceError
 from service.client_answers import text_outcome
-from service.connection import Connection
+from service.connection import Connection, channel_that_stays_open
 from service.decoding.options import DecodeOptions
 from service.engine.request import AlignmentLink, FinishReason, Priority, TextResult, Timings
 from service.errors import Draining, EngineFailure, Overloaded
@@ -224,6 +224,7 @@ def test_a_server_that_asks_for_a_token_even_for_its_health(tmp_path: Path, has_
             [result] = known.translate(["a"], source="en", target="fr")
             assert isinstance(result, TextResult)
             assert known.health() == "SERVING"
+            assert channel_that_stays_open.cache_info().currsize or not has_tls  # what it is for is a slow test's
         file.write_text(other)
         for given in (file, None):
             with (
