@@ -2,7 +2,7 @@
 
 Knows: which products a decoder graph holds. Does not know: what they mean.
 
-Quantizing activations, scaling and bias are not counted: they belong to "everything around".
+Rounding what is multiplied is not counted: it belongs to "everything around".
 """
 
 import tempfile
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
-from export.graph_builder import IR_VERSION, OPSET
+from export import fused
+from export.graph_builder import GraphBuilder
+from export.weights_file import WeightsFile
 from service.runtime.session import load_session
 
 
@@ -28,44 +30,52 @@ class Product(NamedTuple):
 
 
 def products_of(decoder: Path) -> list[Product]:
-    """Every product with a weight in the graph; the weight may be transposed first."""
+    """Every product with a weight in the graph; the weight may be transposed first.
+
+    Raises:
+        ValueError: it has none.
+    """
     graph = onnx.load(str(decoder), load_external_data=False).graph
     weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
     transposes = [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]
     turned = {node.output[0]: weights[node.input[0]] for node in transposes}
     found = []
     for node in graph.node:
-        if "MatMul" not in node.op_type and node.op_type != "Gemm":
+        if not any(kind in node.op_type for kind in ("MatMul", "Gemm", "Product")):
             continue
         for name in node.input[1:2]:
             tensor = weights.get(name) or turned.get(name)
             if tensor is not None:
                 inner, columns = tensor.dims if name in weights else reversed(tensor.dims)
                 found.append(Product(int(inner), int(columns), tensor.data_type == TensorProto.INT8))
+    if not found:
+        raise ValueError(f"{decoder} has no product with a weight")
     return found
 
 
 def products_graph(products: list[Product]) -> onnx.ModelProto:
-    """A graph with one input for each width and kind, and one output for each product."""
+    """A graph with one input for each width and kind, and one output for each product; of the operators of a step."""
     rng = np.random.default_rng(1)
-    inputs: dict[str, onnx.ValueInfoProto] = {}
-    nodes, weights, outputs = [], [], []
+    graph = GraphBuilder("products", WeightsFile("none"))
+    rounding = graph.constant(0.01, np.float32), graph.constant(128, np.uint8)
+
+    inputs: dict[str, str] = {}
     for i, product in enumerate(products):
-        kind, dtype = ("u8", TensorProto.UINT8) if product.is_int8 else ("f32", TensorProto.FLOAT)
-        x, weight, y = f"{kind}_{product.inner}", f"w{i}", f"y{i}"
-        inputs[x] = helper.make_tensor_value_info(x, dtype, ["R", product.inner])
+        kind, dtype = ("u8", np.uint8) if product.is_int8 else ("f32", np.float32)
+        name = f"{kind}_{product.inner}"
+        x = inputs.get(name) or inputs.setdefault(name, graph.input(name, dtype, ["R", product.inner]))
         shape = (product.inner, product.columns)
-        values = rng.integers(-127, 128, shape, np.int8) if product.is_int8 else rng.standard_normal(shape, np.float32)
-        weights.append(onnx.numpy_helper.from_array(values, weight))
         if product.is_int8:
-            nodes.append(helper.make_node("MatMulInteger", [x, weight, "zero"], [y]))
+            numbers = graph.weight(f"w{i}", rng.integers(-127, 128, shape, np.int8), is_inside=True)
+            scales, bias = (
+                graph.weight(f"{part}{i}", rng.random(product.columns, np.float32), is_inside=True)
+                for part in ("scales", "bias")
+            )
+            y = fused.product(graph, x, rounding, fused.Columns(product.inner, numbers, scales, bias), None)
         else:
-            nodes.append(helper.make_node("MatMul", [x, weight], [y]))
-        result = TensorProto.INT32 if product.is_int8 else TensorProto.FLOAT
-        outputs.append(helper.make_tensor_value_info(y, result, ["R", product.columns]))
-    weights.append(onnx.numpy_helper.from_array(np.array(128, np.uint8), "zero"))
-    graph = helper.make_graph(nodes, "products", list(inputs.values()), outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+            y = graph.op("MatMul", x, graph.weight(f"w{i}", rng.standard_normal(shape, np.float32), is_inside=True))
+        graph.output(y, f"y{i}", np.float32, ["R", product.columns])
+    return graph.model()
 
 
 class Products:
@@ -87,7 +97,7 @@ class Products:
             x = rng.integers(0, 256, shape, np.uint8) if is_int8 else rng.standard_normal(shape, np.float32)
             binding.bind_cpu_input(value.name, x)
         for product, value in zip(self.products, self.session.get_outputs(), strict=True):
-            y = np.empty((num_rows, product.columns), np.int32 if product.is_int8 else np.float32)
+            y = np.empty((num_rows, product.columns), np.float32)
             binding.bind_ortvalue_output(value.name, ort.OrtValue.ortvalue_from_numpy(y))
         return binding
 

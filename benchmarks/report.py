@@ -48,6 +48,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "flags": sorted(flags & NOTABLE_FLAGS),
         "kernels": kernels.active(),
+        "products": kernels.products(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average_at_start": round(LOAD_AT_START, 2),

@@ -18,6 +18,8 @@ from export.graph_builder import CONTRIB, GraphBuilder
 MULTIPLE, MAX_HEAD_WIDTH = 16, 512  # of widths, as kernels.h says
 NUM_UNUSED_INPUTS = 5  # of GroupQueryAttention, between the cache and its scales: rotations, positions, a bias, a sink
 
+GROUP, MAX_DEPTH = 4, 65536  # of columns that the library multiplies, as kernels.h says
+
 Rounding = tuple[str, str]  # scale and zero point of 8-bit numbers
 
 
@@ -29,6 +31,31 @@ def fits(model_width: int, num_heads: int) -> bool:
 
 def rounded(graph: GraphBuilder, x: str, rounding: Sequence[str]) -> str:
     return graph.op("QuantizeLinear", x, *rounding) if rounding else x
+
+
+class Columns(NamedTuple):
+    """A matrix in signed bytes, from -127 to 127: the numbers (K, N), a scale for each column (N,), a bias (N,)."""
+
+    depth: int
+    numbers: str
+    scales: str
+    bias: str
+
+
+def product(graph: GraphBuilder, x: str, rounding: Rounding, columns: Columns, then: Rounding | None) -> str:
+    """x (..., K), which was rounded by ``rounding``, times ``columns``: (..., N), rounded by ``then`` or not."""
+
+    def meaning(body: GraphBuilder, *inputs: str) -> list[str]:
+        factors, bias, last = inputs[:5], inputs[5], inputs[6:]
+        return [rounded(body, body.op("MatMulIntegerToFloat", *factors, "", bias, domain=CONTRIB), last)]
+
+    scale, zero_point = rounding
+    inputs = [x, columns.numbers, scale, columns.scales, zero_point, columns.bias, *(then or ())]
+    if columns.depth % GROUP or columns.depth > MAX_DEPTH:
+        return meaning(graph, *inputs)[0]
+    result = f"{columns.numbers}_product_{len(graph.nodes)}"
+    graph.function("ProductRound" if then else "Product", inputs, [result], meaning)
+    return result
 
 
 def embed(graph: GraphBuilder, ids: str, positions: str, table: Sequence[str], factor: float, places: str) -> str:

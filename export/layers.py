@@ -17,7 +17,10 @@ from model.config import ModelConfig
 
 
 class Layers:
-    """The parts of one model, added to one graph. ``state`` holds the PyTorch weights by name."""
+    """The parts of one model, added to one graph. ``state`` holds the PyTorch weights by name.
+
+    is_fused: whether what stands between the products may be operators of service/runtime/kernels; products always may.
+    """
 
     def __init__(
         self,
@@ -32,11 +35,15 @@ class Layers:
         self.is_fused = is_fused and matrices.fuses and fused.fits(config.model_width, config.num_heads)
         self.sums: dict[str, tuple[str, str]] = {}  # those not made yet: residual and update by the name of their sum
 
-    def linear(self, x: str, *names: str) -> str:
-        """One product for one or several linear layers that read the same input, side by side: (N, sum of widths)."""
+    def linear(self, x: str, *names: str, reader: str = "") -> str:
+        """One product for one or several linear layers that read the same input, side by side: (N, sum of widths).
+
+        reader: a product that is all that reads it, so that it may be rounded at once.
+        """
         weight = np.concatenate([self.state[f"{name}.weight"].T for name in names], axis=1)
         bias = np.concatenate([self.state[f"{name}.bias"] for name in names])
-        return self.matrices.linear(self.graph, x, weight, bias, "+".join(names))
+        then = self.matrices.rounding(self.graph, reader) if reader else None
+        return self.as_read(self.matrices.linear(self.graph, x, weight, bias, "+".join(names), then), then)
 
     def split(self, x: str, parts: int) -> list[str]:
         """(N, parts * M) -> ``parts`` times (N, M)."""
@@ -137,10 +144,10 @@ class Layers:
         return logits
 
     def feed_forward(self, x: str, name: str) -> str:
-        inner = self.linear(x, f"{name}.inner")
-        if self.config.activation != "relu" or not self.matrices.clips_negative(f"{name}.outer"):
-            inner = self.activation(inner)
-        return self.linear(inner, f"{name}.outer")
+        outer = f"{name}.outer"
+        if self.config.activation == "relu" and self.matrices.clips_negative(outer):
+            return self.linear(self.linear(x, f"{name}.inner", reader=outer), outer)
+        return self.linear(self.activation(self.linear(x, f"{name}.inner")), outer)
 
     def activation(self, x: str) -> str:
         if self.config.activation == "relu":

@@ -33,8 +33,16 @@ class Matrices(Protocol):
     candidate_blocks: bool
     """Whether the best candidates are found faster block by block (candidates.py)."""
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
-        """x (N, K) times ``weight`` (K, M_out), plus bias: (N, M_out)."""
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Array,
+        bias: Array,
+        name: str,
+        then: fused.Rounding | None = None,
+    ) -> str:
+        """x (N, K) times ``weight`` (K, M_out), plus bias (M_out,): (N, M_out), rounded by ``then`` or not."""
 
     def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
         """Rows ``ids`` (N,) of an embedding (V, M): (N, M) float32."""
@@ -85,9 +93,17 @@ class Plain:
 class Float32(Plain):
     """Matrices as they were trained."""
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Array,
+        bias: Array,
+        name: str,
+        then: fused.Rounding | None = None,
+    ) -> str:
         product = graph.op("MatMul", x, graph.weight(f"{name}.weight", weight))
-        return product if bias is None else graph.op("Add", product, graph.weight(f"{name}.bias", bias))
+        return fused.rounded(graph, graph.op("Add", product, graph.weight(f"{name}.bias", bias)), then or ())
 
     def table(self, graph: GraphBuilder, table: Array, name: str) -> list[str]:
         return [graph.weight(f"{name}.weight", table)]
@@ -113,11 +129,18 @@ class Float16(Float32):
     # TopK reads its count on the host; there it may come from the caller, but not from a node that CUDA runs.
     candidate_blocks = False
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Array,
+        bias: Array,
+        name: str,
+        then: fused.Rounding | None = None,
+    ) -> str:
         if name == OUTPUT:
-            return super().linear(graph, graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias, name)
-        half = None if bias is None else bias.astype(np.float16)
-        return super().linear(graph, x, weight.astype(np.float16), half, name)
+            return super().linear(graph, graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias, name, then)
+        return super().linear(graph, x, weight.astype(np.float16), bias.astype(np.float16), name, then)
 
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         return super().transposed(graph, graph.op("Cast", x, to=TensorProto.FLOAT), table, name)
@@ -148,11 +171,19 @@ class PerRowInt8(Plain):
             graph.shared["centres"] = graph.op("Expand", graph.constant([128], np.uint8), graph.op("Shape", rows))
         return graph.shared["centres"]
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Array,
+        bias: Array,
+        name: str,
+        then: fused.Rounding | None = None,
+    ) -> str:
         rounded, scale = self.quantize(weight)
         columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", scale)
-        product = self.multiply(graph, x, columns, scales)
-        return product if bias is None else graph.op("Add", product, graph.weight(f"{name}.bias", bias))
+        product = graph.op("Add", self.multiply(graph, x, columns, scales), graph.weight(f"{name}.bias", bias))
+        return fused.rounded(graph, product, then or ())
 
     def table(self, graph: GraphBuilder, table: Array, name: str) -> list[str]:
         rounded, scale = self.quantize(table.T)
@@ -169,8 +200,9 @@ class PerRowInt8(Plain):
 
 
 class StaticInt8(PerRowInt8):
-    """8-bit products whose input scale was fixed by calibration: two operators each, bias and scales in the product;
-    three where the graph divides the input's channels.
+    """8-bit products whose input scale was fixed by calibration, with bias and scales in the product. Most find their
+    input rounded by the operator before; the others have one that rounds it, and one more where the graph divides the
+    input's channels.
 
     A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row. Keys and
     values are cached in signed 8-bit numbers with a fixed scale: attention over many rows waits for memory.
@@ -194,10 +226,18 @@ class StaticInt8(PerRowInt8):
             return None
         return graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Array, bias: Array | None, name: str) -> str:
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Array,
+        bias: Array,
+        name: str,
+        then: fused.Rounding | None = None,
+    ) -> str:
         first = name.split("+")[0]
         if first not in self.scales:
-            return super().linear(graph, x, weight, bias, name)
+            return super().linear(graph, x, weight, bias, name, then)
         chosen = self.scales[first]
         if chosen.factors is not None:
             x = graph.op("Mul", x, graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32)))
@@ -208,6 +248,5 @@ class StaticInt8(PerRowInt8):
             self.keep_rounded(graph, x, (scale, zero_point), graph.op("QuantizeLinear", x, scale, zero_point))
         rounded, column_scale = self.quantize(weight)
         columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", column_scale)
-        more = ["", graph.weight(f"{name}.bias", bias)] if bias is not None else []
-        inputs = (graph.shared[key], columns, scale, scales, zero_point, *more)
-        return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
+        stored = fused.Columns(weight.shape[0], columns, scales, graph.weight(f"{name}.bias", bias))
+        return fused.product(graph, graph.shared[key], (scale, zero_point), stored, then)

@@ -86,8 +86,8 @@ class Application:
         Raises:
             BundleError, ConfigurationError: a bundle cannot be served, or two of them are for the same calls.
         """
-        facts = {"version": package_version(), "kernels": kernels.active(), "config": self._config.as_dict()}
-        log.info("starting", extra={"facts": facts})
+        runs = {"version": package_version(), "kernels": kernels.active(), "products": kernels.products()}
+        log.info("starting", extra={"facts": runs | {"config": self._config.as_dict()}})
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)

@@ -24,7 +24,7 @@ ENVIRONMENT_PREFIX = "DRAGOMAN_"
 # What Kubernetes puts into the environment of every container beside a Service named "dragoman"; not ours.
 _SERVICE_LINK = re.compile(r"DRAGOMAN_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 # The TOML file, and where training and benchmarks find their texts: not settings of the service.
-_NO_SETTINGS = ("DRAGOMAN_CONFIG", "DRAGOMAN_DATA", "DRAGOMAN_KERNELS")
+_NO_SETTINGS = ("DRAGOMAN_CONFIG", "DRAGOMAN_DATA", "DRAGOMAN_KERNELS", "DRAGOMAN_PRODUCTS")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")

@@ -5,11 +5,14 @@ in ONNX's own operators is in every graph that has it (export/fused.py); without
 is made when the package is installed (build_hook.py), on Linux on x86-64 with a C compiler, and needs AVX2.
 
 The environment variable DRAGOMAN_KERNELS chooses: avx512, avx2 or none; unset or auto, the best that the processor has.
+DRAGOMAN_PRODUCTS chooses who multiplies bytes: own (the library) or onnxruntime; unset or auto, the library where the
+processor has no instructions for them (VNNI), ONNX Runtime where it has.
 """
 
 import ctypes
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +20,23 @@ from service.errors import ConfigurationError
 
 LIBRARY = Path(__file__).with_name("libdragoman.so")
 VARIABLE = "DRAGOMAN_KERNELS"
+PRODUCTS_VARIABLE = "DRAGOMAN_PRODUCTS"
+OWN, ONNX_RUNTIME = "own", "onnxruntime"
 NONE, CHOICES = "none", ("auto", "avx512", "avx2", "none")
 
 logger = logging.getLogger(__name__)
+
+
+def choice(variable: str, choices: Sequence[str]) -> str:
+    """The environment's, or the first.
+
+    Raises:
+        ConfigurationError: it is none of them.
+    """
+    chosen = os.environ.get(variable) or choices[0]
+    if chosen not in choices:
+        raise ConfigurationError(f"{variable} is {chosen!r}; it may be {', '.join(choices)}")
+    return chosen
 
 
 @cache
@@ -27,11 +44,10 @@ def active() -> str:
     """Which kernels this process runs: avx512, avx2 or none.
 
     Raises:
-        ConfigurationError: DRAGOMAN_KERNELS is something else.
+        ConfigurationError: DRAGOMAN_KERNELS or DRAGOMAN_PRODUCTS is something else.
     """
-    chosen = os.environ.get(VARIABLE) or CHOICES[0]
-    if chosen not in CHOICES:
-        raise ConfigurationError(f"{VARIABLE} is {chosen!r}; it may be {', '.join(CHOICES)}")
+    chosen = choice(VARIABLE, CHOICES)
+    choice(PRODUCTS_VARIABLE, (CHOICES[0], OWN, ONNX_RUNTIME))
     if chosen == NONE or not LIBRARY.exists():
         return NONE
     try:
@@ -41,6 +57,19 @@ def active() -> str:
         return NONE
     kind.restype = ctypes.c_char_p
     return str(kind().decode())
+
+
+@cache
+def products() -> str:
+    """Who multiplies bytes in this process: own or onnxruntime.
+
+    Raises:
+        ConfigurationError: DRAGOMAN_PRODUCTS or DRAGOMAN_KERNELS is something else.
+    """
+    if active() == NONE:
+        return ONNX_RUNTIME
+    is_ours = getattr(ctypes.CDLL(str(LIBRARY)), "dragoman_products", None)  # not in one of an older source
+    return OWN if is_ours is not None and is_ours() else ONNX_RUNTIME
 
 
 def library() -> Path | None:

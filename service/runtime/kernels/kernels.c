@@ -1,6 +1,7 @@
 /* All kernels for one kind of processor; KERNELS is the name of their table. */
 #include "kernels.h"
 #include "attention.h"
+#include "products.h"
 #include "rows.h"
 
 const Kernels KERNELS = {
@@ -13,4 +14,7 @@ const Kernels KERNELS = {
     .attend_sequence = attend_sequence,
     .sequence_scratch = sequence_scratch,
     .best_candidates = best_candidates,
+    .pack_weights = pack_weights,
+    .centre = centre,
+    .multiply_tile = multiply_tile,
 };

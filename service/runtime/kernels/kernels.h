@@ -13,10 +13,47 @@
 #define MULTIPLE 16 /* widths of rows and heads are multiples of it */
 #define BLOCK 64    /* numbers of a row of logits that are looked at as one */
 
+#define TILE 16         /* columns of packed weights that stand side by side */
+#define GROUP 4         /* numbers of a column that do */
+#define MAX_DEPTH 65536 /* of columns, whose sums have room in 32 bits */
+#define CENTRE 128      /* of unsigned bytes */
+#define PACKED_WIDTH(width) (((width) + TILE - 1) / TILE * TILE)
+
 typedef struct {
     float scale;
     int zero_point;
 } Rounding;
+
+/* A matrix (depth, width) of bytes, the scale and the bias of each column, and how what it is multiplied by is
+ * rounded. */
+typedef struct {
+    size_t depth, width;
+    const int8_t *numbers;
+    const float *scales, *bias;
+    Rounding rounding;
+} Columns;
+
+/* The same for multiplying: the numbers in tiles (depth / GROUP, TILE, GROUP), and what is done to each column's sums:
+ * (sum + correction) * factor + bias. All in one piece of memory, of PACKED_BYTES. */
+typedef struct {
+    size_t depth, width;
+    int8_t *numbers;
+    int32_t *corrections;
+    float *factors, *bias;
+} Weights;
+#define PACKED_BYTES(depth, width) (PACKED_WIDTH(width) * ((depth) + sizeof(int32_t) + 2 * sizeof(float)))
+
+/* Rows of bytes, x - CENTRE: their sizes and themselves (num_rows, depth); and where the products go
+ * (num_rows, width): to `rounded`, or where that is NULL to `plain`. */
+typedef struct {
+    const Weights *weights;
+    const uint8_t *sizes;
+    const int8_t *centred;
+    size_t num_rows;
+    float *plain;
+    uint8_t *rounded;
+    Rounding rounding;
+} Product;
 
 /* The cache of one attention layer: keys (places, num_heads, capacity, width) and as many values, in bytes with a scale
  * or in float. */
@@ -51,6 +88,12 @@ typedef struct {
     /* The `count` largest logarithms of a row's probabilities, largest first, of equal ones the first; room for a
      * number for each block. */
     void (*best_candidates)(const float *logits, size_t size, size_t count, float *maxima, float *values, int64_t *ids);
+    /* Fills PACKED_BYTES of `memory`; 0: there is a -128, whose size is no signed byte. */
+    int (*pack_weights)(const Columns *from, void *memory, Weights *to);
+    /* x - CENTRE, and its sizes; (size,) each. */
+    void (*centre)(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred);
+    /* All rows of one tile of the columns. */
+    void (*multiply_tile)(const Product *product, size_t tile);
 } Kernels;
 
 extern const Kernels kernels_v4, kernels_v3; /* x86-64-v4: AVX-512; x86-64-v3: AVX2 and FMA */

@@ -4,11 +4,11 @@
  * in every graph that has it (export/fused.py), under the same name and with the same inputs and outputs.
  */
 #include "operator.h"
+#include <cpuid.h>
 #include <pthread.h>
 
 #define MAX_INPUTS 13
 #define MAX_OUTPUTS 4
-#define EXPORTED __attribute__((visibility("default")))
 
 const Function *api;
 const Kernels *kernels;
@@ -18,31 +18,36 @@ typedef struct {
     int inputs[MAX_INPUTS], outputs[MAX_OUTPUTS]; /* element types, ended by 0 */
     int num_counts;                               /* how many of the attributes below it has */
     Compute *compute;
+    enum { NO_PRODUCT, PLAIN_PRODUCT, ROUNDED_PRODUCT } product;
 } Description;
 
 static const char *const count_names[NUM_ATTRIBUTES] = {"num_heads", "num_beams"};
 
 static const Description descriptions[] = {
-    {"Embed", {INT64, INT32, FLOAT, FLOAT, FLOAT}, {FLOAT}, 0, compute_embed},
-    {"EmbedInt8", {INT64, INT32, INT8, FLOAT, FLOAT, FLOAT}, {FLOAT}, 0, compute_embed_int8},
-    {"AddNorm", {FLOAT, FLOAT, FLOAT, FLOAT}, {FLOAT, FLOAT}, 0, compute_add_norm},
-    {"AddNormRound", {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, UINT8}, {FLOAT, UINT8}, 0, compute_add_norm_round},
-    {"SelfAttention", {FLOAT, FLOAT, FLOAT, INT32, INT32}, {FLOAT, FLOAT, FLOAT}, 1, compute_self_attention},
+    {"Embed", {INT64, INT32, FLOAT, FLOAT, FLOAT}, {FLOAT}, 0, .compute = compute_embed},
+    {"EmbedInt8", {INT64, INT32, INT8, FLOAT, FLOAT, FLOAT}, {FLOAT}, 0, .compute = compute_embed_int8},
+    {"AddNorm", {FLOAT, FLOAT, FLOAT, FLOAT}, {FLOAT, FLOAT}, 0, .compute = compute_add_norm},
+    {"AddNormRound", {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, UINT8}, {FLOAT, UINT8}, 0, .compute = compute_add_norm_round},
+    {"SelfAttention", {FLOAT, FLOAT, FLOAT, INT32, INT32}, {FLOAT, FLOAT, FLOAT}, 1, .compute = compute_self_attention},
     {"SelfAttentionInt8", {FLOAT, INT8, INT8, INT32, INT32, FLOAT, FLOAT}, {FLOAT, INT8, INT8}, 1,
-     compute_self_attention_int8},
+     .compute = compute_self_attention_int8},
     {"SelfAttentionInt8Round", {FLOAT, INT8, INT8, INT32, INT32, FLOAT, FLOAT, FLOAT, UINT8}, {UINT8, INT8, INT8},
-     1, compute_self_attention_int8_round},
+     1, .compute = compute_self_attention_int8_round},
     {"CrossAttention", {FLOAT, FLOAT, FLOAT, INT32, INT32, INT64, INT64, FLOAT}, {FLOAT, FLOAT, FLOAT}, 2,
-     compute_cross_attention},
+     .compute = compute_cross_attention},
     {"CrossAttentionInt8", {FLOAT, INT8, INT8, INT32, INT32, INT64, INT64, FLOAT, FLOAT, FLOAT}, {FLOAT, INT8, INT8},
-     2, compute_cross_attention_int8},
+     2, .compute = compute_cross_attention_int8},
     {"CrossAttentionInt8Round",
      {FLOAT, INT8, INT8, INT32, INT32, INT64, INT64, FLOAT, FLOAT, FLOAT, FLOAT, UINT8}, {UINT8, INT8, INT8}, 2,
-     compute_cross_attention_int8_round},
-    {"SentenceAttention", {FLOAT, INT64, INT64, FLOAT, INT64, INT64}, {FLOAT}, 1, compute_sentence_attention},
+     .compute = compute_cross_attention_int8_round},
+    {"SentenceAttention", {FLOAT, INT64, INT64, FLOAT, INT64, INT64}, {FLOAT}, 1,
+     .compute = compute_sentence_attention},
     {"SentenceAttentionRound", {FLOAT, INT64, INT64, FLOAT, INT64, INT64, FLOAT, UINT8}, {UINT8}, 1,
-     compute_sentence_attention_round},
-    {"BestCandidates", {FLOAT, INT64}, {FLOAT, INT64}, 0, compute_best_candidates},
+     .compute = compute_sentence_attention_round},
+    {"BestCandidates", {FLOAT, INT64}, {FLOAT, INT64}, 0, .compute = compute_best_candidates},
+    {"Product", {UINT8, INT8, FLOAT, FLOAT, UINT8, FLOAT}, {FLOAT}, 0, compute_product, PLAIN_PRODUCT},
+    {"ProductRound", {UINT8, INT8, FLOAT, FLOAT, UINT8, FLOAT, FLOAT, UINT8}, {UINT8}, 0,
+     compute_product_round, ROUNDED_PRODUCT},
 };
 #define NUM_OPERATORS (sizeof descriptions / sizeof *descriptions)
 
@@ -57,6 +62,7 @@ typedef struct {
 } Kernel;
 
 static Described operators[NUM_OPERATORS];
+static int has_products;
 static pthread_mutex_t registering = PTHREAD_MUTEX_INITIALIZER;
 
 static const Description *of(const Operator *interface) { return ((const Described *)interface)->description; }
@@ -90,14 +96,29 @@ static Status *create(const Operator *interface, const void *table, const void *
         status = CALL(ATTRIBUTE_INT64, info, count_names[i], &attributes->counts[i]);
     if (!status && !strncmp(of(interface)->name, "AddNorm", strlen("AddNorm")))
         status = CALL(ATTRIBUTE_FLOAT, info, "epsilon", &attributes->epsilon);
+    if (!status && of(interface)->product)
+        status = hold_weights(info, of(interface)->product == ROUNDED_PRODUCT, attributes);
     if (status) free(kernel);
     else *created = kernel;
     return status;
 }
 
+static void destroy(void *created) {
+    Kernel *kernel = created;
+    if (kernel->attributes.weights) release_weights(kernel->attributes.weights);
+    free(kernel);
+}
+
 static Status *compute(void *kernel, Context *context) {
     const Kernel *created = kernel;
     return created->description->compute(&created->attributes, context);
+}
+
+/* Whether the processor has instructions for products of bytes, of either kind. */
+static int has_vnni(void) {
+    unsigned a, b, c, d;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && c & 1u << 11) return 1;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4;
 }
 
 /* Once, when the library is loaded: sessions are made by several threads while others run. */
@@ -111,11 +132,13 @@ __attribute__((constructor)) static void prepare(void) {
     if (kernels && !is_limited && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         kernels = &kernels_v4;
+    chosen = getenv("DRAGOMAN_PRODUCTS");
+    has_products = chosen && !strcmp(chosen, "own") ? 1 : chosen && !strcmp(chosen, "onnxruntime") ? 0 : !has_vnni();
     for (size_t i = 0; i < NUM_OPERATORS; i++)
         operators[i] = (Described){
             .interface = {.version = API_VERSION, .name = name, .provider = provider, .input_type = input_type,
                           .num_inputs = num_inputs, .output_type = output_type, .num_outputs = num_outputs,
-                          .destroy = free, .input_kind = zero, .output_kind = zero, .input_memory = zero,
+                          .destroy = destroy, .input_kind = zero, .output_kind = zero, .input_memory = zero,
                           .variadic = {one, one, one, one}, .create = create, .compute = compute,
                           .first_version = one, .last_version = one},
             .description = &descriptions[i],
@@ -127,10 +150,14 @@ EXPORTED const char *dragoman_kernels(void) {
     return kernels == &kernels_v4 ? "avx512" : kernels == &kernels_v3 ? "avx2" : "none";
 }
 
+/* Whether products of bytes are ours. */
+EXPORTED int dragoman_products(void) { return has_products; }
+
 static Status *make_domain(void **domain) {
     void *made;
     TRY(CALL(CREATE_DOMAIN, "dragoman", &made));
-    for (size_t i = 0; i < NUM_OPERATORS; i++) TRY(CALL(ADD_TO_DOMAIN, made, &operators[i].interface));
+    for (size_t i = 0; i < NUM_OPERATORS; i++)
+        if (has_products || !descriptions[i].product) TRY(CALL(ADD_TO_DOMAIN, made, &operators[i].interface));
     *domain = made;
     return NULL;
 }

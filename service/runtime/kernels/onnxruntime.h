@@ -41,6 +41,7 @@ enum {
     INPUT = 90,
     OUTPUT = 91,
     RELEASE_SHAPE = 99,
+    CONSTANT_INPUT = 249,
     PARALLEL_FOR = 274
 };
 

@@ -1,5 +1,5 @@
 /* What follows a decoder step, for all its sentences in one call: the searches of service/decoding, which say what is
- * computed, and the rows of service/engine/running_batch.py. Only moves that are allowed in the middle of a batch: which
+ * computed, and the rows of service/engine/running_batch.py. Only moves that are allowed within a batch: which
  * sentences come and go is decided by the caller.
  *
  * Knows: candidates, hypotheses, rows of a cache. Does not know: ONNX Runtime.
@@ -61,7 +61,8 @@ static void without_banned(const Step *step) {
     }
 }
 
-/* Whether it is time to look for a loop in `length` tokens, and they end in one, whatever the source (repetition.py). */
+/* Whether it is time to look for a loop in `length` tokens, and they end in one, whatever the source
+ * (repetition.py). */
 static int may_loop(const Searches *of, const int32_t *ids, int64_t length) {
     if (length < of->loops_from || length % of->loops_every) return 0;
     for (int64_t period = 1; period <= of->loops_period && period < length; period++) {

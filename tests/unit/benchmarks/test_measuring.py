@@ -1,6 +1,7 @@
 """What the benchmarks time is what they say they time."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.open_loop import Outcome, arrivals
 from benchmarks.products import Product, Products, products_of
 from model.config import ModelConfig
 from model.reference_decode import beam_search, greedy_search
+from model.transformer import Transformer
 from service.runtime.bundle import Bundle
 from service.runtime.tokenizer import Tokenizer
 from tests.conftest import random_model as nonsense_model
@@ -24,8 +26,19 @@ SMALL = ModelConfig(
 )
 
 
-@pytest.mark.parametrize("precision", ["cpu-fp32", "cpu-int8"])
-def test_products_are_all_those_of_the_step(nonsense_bundle: Path, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["cpu-fp32", "cpu-int8", "calibrated cpu-int8"])
+def test_products_are_all_those_of_the_step(
+    random_transformer: Transformer,
+    nonsense_bundle: Path,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    precision: str,
+) -> None:
+    if precision.startswith("calibrated"):
+        texts, precision = tuple(sentences(40)), "cpu-int8"
+        nonsense_bundle = make_bundle(
+            random_transformer, tmp_path / "bundle", precisions=(precision,), calibration_texts=texts
+        )
     bundle = Bundle.open(nonsense_bundle)
     path = bundle.path(bundle.graphs(precision).decoder[4])
     layer = [(32, 96), (32, 32), (32, 32), (32, 32), (32, 64), (64, 32)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def session(model: bytes, with_kernels: bool, num_threads: int = 1) -> ort.Infer
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = num_threads
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if with_kernels:
         options.register_custom_ops_library(str(kernels.LIBRARY))
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -430,9 +432,17 @@ def test_more_candidates_than_there_are_is_an_error() -> None:
             case.run(case.own, {"logits": np.zeros((1, 1, 5), np.float32), "count": np.array([count], np.int64)})
 
 
-@pytest.mark.skipif(kernels.active() != "avx512", reason="the kernels that run here are those that were tested above")
-def test_the_kernels_for_older_processors_compute_the_same() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = os.environ | {kernels.VARIABLE: "avx2"}
+@pytest.mark.parametrize("kind", ["avx512", "avx2"])
+def test_what_other_processors_run_computes_the_same(kind: str) -> None:
+    """All kernels that this one can run, and products of bytes, which are ours on older ones."""
+    if kernels.VARIABLE in os.environ or kernels.PRODUCTS_VARIABLE in os.environ:
+        pytest.skip("the kernels were chosen; only these are tested")
+    if (kind, kernels.OWN) == (kernels.active(), kernels.products()):
+        pytest.skip("these are what was tested above")
+    if kind == "avx512" and kernels.active() != kind:
+        pytest.skip("the processor has no AVX-512")
+    files = [__file__, str(Path(__file__).with_name("test_products.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    environment = os.environ | {kernels.VARIABLE: kind, kernels.PRODUCTS_VARIABLE: kernels.OWN}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -20,36 +20,48 @@ HOOK = kernels.LIBRARY.with_name("build_hook.py")
 @pytest.fixture(autouse=True)
 def _ask_anew() -> Iterator[None]:
     kernels.active.cache_clear()
+    kernels.products.cache_clear()
     yield
     kernels.active.cache_clear()
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("chosen", ["none", "avx2", "auto"])
-def test_the_shipped_bundle_says_its_golden_translations_with_all_kernels(chosen: str) -> None:
-    command = [sys.executable, "-m", "service.cli", "verify", str(SHIPPED_BUNDLE)]
-    done = subprocess.run(
-        command, env=os.environ | {kernels.VARIABLE: chosen}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    kernels.products.cache_clear()
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
+    ("chosen", "products"),
+    [("none", "auto"), ("avx2", "own"), ("avx2", "onnxruntime"), ("auto", "own"), ("auto", "auto")],
+)
+def test_the_shipped_bundle_says_its_golden_translations_with_all_kernels(chosen: str, products: str) -> None:
+    command = [sys.executable, "-m", "service.cli", "verify", str(SHIPPED_BUNDLE)]
+    environment = os.environ | {kernels.VARIABLE: chosen, kernels.PRODUCTS_VARIABLE: products}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("variable", [kernels.VARIABLE, kernels.PRODUCTS_VARIABLE])
+@pytest.mark.parametrize(
     "arguments", [["translate", "--to", "fr", "Hello."], ["serve"], ["verify", str(SHIPPED_BUNDLE)]]
 )
-def test_kernels_that_nobody_knows_are_an_error(arguments: list[str]) -> None:
+def test_kernels_that_nobody_knows_are_an_error(arguments: list[str], variable: str) -> None:
     command = [sys.executable, "-m", "service.cli", *arguments]
-    environment = os.environ | {kernels.VARIABLE: "sse"}
+    environment = os.environ | {variable: "sse"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 78
-    assert "DRAGOMAN_KERNELS is 'sse'; it may be auto, avx512, avx2, none" in done.stderr
+    assert f"{variable} is 'sse'; it may be auto, " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_products_that_nobody_makes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.PRODUCTS_VARIABLE, "fast")
+    with pytest.raises(ConfigurationError, match="DRAGOMAN_PRODUCTS is 'fast'; it may be auto, own, onnxruntime"):
+        kernels.library()
 
 
 def test_none_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.VARIABLE, "none")
     assert kernels.library() is None
+    assert kernels.products() == kernels.ONNX_RUNTIME
     monkeypatch.setenv(kernels.VARIABLE, "fast")
     kernels.active.cache_clear()
     with pytest.raises(ConfigurationError, match="'fast'"):

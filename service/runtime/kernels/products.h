@@ -1,0 +1,124 @@
+/* Products of unsigned and signed bytes, exact, for processors that have no instruction for them (VNNI).
+ *
+ * Knows: bytes, their scales. Does not know: models, ONNX Runtime.
+ *
+ * The instruction there is adds two products in 16 bits, where 255 * 127 twice does not fit. Inputs are therefore read
+ * as x - 128: their sizes, at most 128, are multiplied by columns that have taken their signs, at most 127 each way.
+ */
+#ifndef DRAGOMAN_PRODUCTS_H
+#define DRAGOMAN_PRODUCTS_H
+
+#include "rows.h"
+#include <stdlib.h>
+
+#define ROWS 4 /* that read a tile at once */
+#define IN_REGISTERS _Pragma("GCC unroll 4") /* numbers of an array only where every place in it is a constant */
+
+static int pack_weights(const Columns *from, void *memory, Weights *to) {
+    size_t depth = from->depth, width = from->width, padded = PACKED_WIDTH(width);
+    memset(memory, 0, PACKED_BYTES(depth, width));
+    int8_t *numbers = memory;
+    int32_t *corrections = (int32_t *)(numbers + padded * depth);
+    float *factors = (float *)(corrections + padded), *bias = factors + padded;
+    *to = (Weights){depth, width, numbers, corrections, factors, bias};
+    for (size_t k = 0; k < depth; k++)
+        for (size_t n = 0; n < width; n++) {
+            int8_t number = from->numbers[k * width + n];
+            if (number == INT8_MIN) return 0;
+            numbers[(n / TILE * depth + k / GROUP * GROUP) * TILE + n % TILE * GROUP + k % GROUP] = number;
+            corrections[n] += (CENTRE - from->rounding.zero_point) * number;
+        }
+    for (size_t n = 0; n < width; n++) {
+        factors[n] = from->rounding.scale * from->scales[n];
+        bias[n] = from->bias[n];
+    }
+    return 1;
+}
+
+static void centre(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred) {
+    size_t i = 0;
+    for (; i + 32 <= size; i += 32) {
+        __m256i bytes = _mm256_loadu_si256((const __m256i *)(x + i)) ^ _mm256_set1_epi8(INT8_MIN);
+        _mm256_storeu_si256((__m256i *)(centred + i), bytes);
+        _mm256_storeu_si256((__m256i *)(sizes + i), _mm256_abs_epi8(bytes));
+    }
+    for (; i < size; i++) {
+        centred[i] = (int8_t)(x[i] - CENTRE);
+        sizes[i] = (uint8_t)abs(centred[i]);
+    }
+}
+
+INLINE __m256i four_bytes(const void *from) {
+    int32_t bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return _mm256_set1_epi32(bytes);
+}
+
+/* As rounded_number in rows.h. */
+INLINE __m256i rounded_eight(__m256 values, Rounding rounding) {
+    __m256 quotients = _mm256_div_ps(values, _mm256_set1_ps(rounding.scale));
+    quotients = _mm256_max_ps(quotients, _mm256_set1_ps(-1024)); /* the second where one is not a number */
+    quotients = _mm256_min_ps(quotients, _mm256_set1_ps(1024));
+    return _mm256_add_epi32(_mm256_cvtps_epi32(quotients), _mm256_set1_epi32(rounding.zero_point));
+}
+
+INLINE void put(const Product *product, __m256i left_sums, __m256i right_sums, size_t row, size_t first) {
+    const Weights *weights = product->weights;
+    size_t at = row * weights->width + first, rest = weights->width - first;
+    __m256i sums[] = {left_sums, right_sums};
+    __m256 values[2];
+    for (int half = 0; half < 2; half++) {
+        size_t column = first + (size_t)half * TILE / 2;
+        __m256i corrections = _mm256_load_si256((const __m256i *)(weights->corrections + column));
+        __m256 whole = _mm256_cvtepi32_ps(_mm256_add_epi32(sums[half], corrections));
+        __m256 factors = _mm256_load_ps(weights->factors + column), bias = _mm256_load_ps(weights->bias + column);
+        values[half] = _mm256_fmadd_ps(whole, factors, bias);
+    }
+    if (product->rounded) {
+        __m256i left = rounded_eight(values[0], product->rounding), right = rounded_eight(values[1], product->rounding);
+        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(left, right), 0xd8);
+        __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        if (rest >= TILE) _mm_storeu_si128((__m128i *)(product->rounded + at), bytes);
+        else memcpy(product->rounded + at, &bytes, rest);
+    } else if (rest >= TILE) {
+        _mm256_storeu_ps(product->plain + at, values[0]);
+        _mm256_storeu_ps(product->plain + at + TILE / 2, values[1]);
+    } else memcpy(product->plain + at, values, rest * sizeof(float));
+}
+
+/* A tile of columns for num_rows rows, at most ROWS, from `row` on. */
+INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_t num_rows) {
+    const Weights *weights = product->weights;
+    size_t depth = weights->depth, first = tile * TILE;
+    const int8_t *numbers = weights->numbers + first * depth;
+    const uint8_t *sizes = product->sizes + row * depth;
+    const int8_t *centred = product->centred + row * depth;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i lefts[ROWS], rights[ROWS];
+    for (size_t r = 0; r < num_rows; r++) lefts[r] = rights[r] = _mm256_setzero_si256();
+    for (size_t k = 0; k < depth; k += GROUP) {
+        const __m256i *both = (const __m256i *)(numbers + k * TILE);
+        __m256i left = _mm256_load_si256(both), right = _mm256_load_si256(both + 1);
+        IN_REGISTERS for (size_t r = 0; r < num_rows; r++) {
+            __m256i size = four_bytes(sizes + r * depth + k), sign = four_bytes(centred + r * depth + k);
+            __m256i more_left = _mm256_maddubs_epi16(size, _mm256_sign_epi8(left, sign));
+            __m256i more_right = _mm256_maddubs_epi16(size, _mm256_sign_epi8(right, sign));
+            lefts[r] = _mm256_add_epi32(lefts[r], _mm256_madd_epi16(more_left, ones));
+            rights[r] = _mm256_add_epi32(rights[r], _mm256_madd_epi16(more_right, ones));
+            /* One row after the other: there are registers for no more than one at a time. */
+            if (num_rows == ROWS) __asm__ volatile("" : "+x"(lefts[r]), "+x"(rights[r]));
+        }
+    }
+    IN_REGISTERS for (size_t r = 0; r < num_rows; r++) put(product, lefts[r], rights[r], row + r, first);
+}
+
+static void multiply_tile(const Product *product, size_t tile) {
+    size_t row = 0;
+    for (; row + ROWS <= product->num_rows; row += ROWS) multiply_rows(product, tile, row, ROWS);
+    switch (product->num_rows - row) {
+    case 3: multiply_rows(product, tile, row, 3); break;
+    case 2: multiply_rows(product, tile, row, 2); break;
+    case 1: multiply_rows(product, tile, row, 1); break;
+    }
+}
+#endif
