@@ -12,7 +12,7 @@ from onnx import TensorProto
 from export import fused
 from export.calibrate import OUTPUT
 from export.graph_builder import GraphBuilder
-from export.matrices import Array, Matrices
+from export.matrices import Array, Linear, Matrices
 from model.config import ModelConfig
 
 
@@ -43,7 +43,8 @@ class Layers:
         weight = np.concatenate([self.state[f"{name}.weight"].T for name in names], axis=1)
         bias = np.concatenate([self.state[f"{name}.bias"] for name in names])
         then = self.matrices.rounding(self.graph, reader) if reader else None
-        return self.as_read(self.matrices.linear(self.graph, x, weight, bias, "+".join(names), then), then)
+        layer = Linear("+".join(names), weight, bias)
+        return self.as_read(self.matrices.linear(self.graph, x, layer, then), then)
 
     def split(self, x: str, parts: int) -> list[str]:
         """(N, parts * M) -> ``parts`` times (N, M)."""

@@ -9,7 +9,7 @@ does not matter.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ Array = NDArray[np.generic]
 SMALLEST_SCALE = 1e-12  # an all-zero column of a matrix would divide by zero
 
 
+class Linear(NamedTuple):
+    """A linear layer, or several side by side, whose names are joined by ``+``. weight (K, M_out), bias (M_out,)."""
+
+    name: str
+    weight: Array
+    bias: Array
+
+
 class Matrices(Protocol):
     """How a precision stores and multiplies matrices."""
 
@@ -33,16 +41,8 @@ class Matrices(Protocol):
     candidate_blocks: bool
     """Whether the best candidates are found faster block by block (candidates.py)."""
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Array,
-        bias: Array,
-        name: str,
-        then: fused.Rounding | None = None,
-    ) -> str:
-        """x (N, K) times ``weight`` (K, M_out), plus bias (M_out,): (N, M_out), rounded by ``then`` or not."""
+    def linear(self, graph: GraphBuilder, x: str, layer: Linear, then: fused.Rounding | None = None) -> str:
+        """x (N, K) times the layer's weight, plus its bias: (N, M_out), rounded by ``then`` or not."""
 
     def gather(self, graph: GraphBuilder, ids: str, table: Array, name: str) -> str:
         """Rows ``ids`` (N,) of an embedding (V, M): (N, M) float32."""
@@ -93,17 +93,10 @@ class Plain:
 class Float32(Plain):
     """Matrices as they were trained."""
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Array,
-        bias: Array,
-        name: str,
-        then: fused.Rounding | None = None,
-    ) -> str:
-        product = graph.op("MatMul", x, graph.weight(f"{name}.weight", weight))
-        return fused.rounded(graph, graph.op("Add", product, graph.weight(f"{name}.bias", bias)), then or ())
+    def linear(self, graph: GraphBuilder, x: str, layer: Linear, then: fused.Rounding | None = None) -> str:
+        product = graph.op("MatMul", x, graph.weight(f"{layer.name}.weight", layer.weight))
+        product = graph.op("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
+        return fused.rounded(graph, product, then or ())
 
     def table(self, graph: GraphBuilder, table: Array, name: str) -> list[str]:
         return [graph.weight(f"{name}.weight", table)]
@@ -129,18 +122,11 @@ class Float16(Float32):
     # TopK reads its count on the host; there it may come from the caller, but not from a node that CUDA runs.
     candidate_blocks = False
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Array,
-        bias: Array,
-        name: str,
-        then: fused.Rounding | None = None,
-    ) -> str:
-        if name == OUTPUT:
-            return super().linear(graph, graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias, name, then)
-        return super().linear(graph, x, weight.astype(np.float16), bias.astype(np.float16), name, then)
+    def linear(self, graph: GraphBuilder, x: str, layer: Linear, then: fused.Rounding | None = None) -> str:
+        if layer.name == OUTPUT:
+            return super().linear(graph, graph.op("Cast", x, to=TensorProto.FLOAT), layer, then)
+        half = Linear(layer.name, layer.weight.astype(np.float16), layer.bias.astype(np.float16))
+        return super().linear(graph, x, half, then)
 
     def transposed(self, graph: GraphBuilder, x: str, table: Array, name: str) -> str:
         return super().transposed(graph, graph.op("Cast", x, to=TensorProto.FLOAT), table, name)
@@ -171,18 +157,11 @@ class PerRowInt8(Plain):
             graph.shared["centres"] = graph.op("Expand", graph.constant([128], np.uint8), graph.op("Shape", rows))
         return graph.shared["centres"]
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Array,
-        bias: Array,
-        name: str,
-        then: fused.Rounding | None = None,
-    ) -> str:
-        rounded, scale = self.quantize(weight)
-        columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", scale)
-        product = graph.op("Add", self.multiply(graph, x, columns, scales), graph.weight(f"{name}.bias", bias))
+    def linear(self, graph: GraphBuilder, x: str, layer: Linear, then: fused.Rounding | None = None) -> str:
+        rounded, scale = self.quantize(layer.weight)
+        columns, scales = graph.weight(f"{layer.name}.int8", rounded), graph.weight(f"{layer.name}.scale", scale)
+        product = self.multiply(graph, x, columns, scales)
+        product = graph.op("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
         return fused.rounded(graph, product, then or ())
 
     def table(self, graph: GraphBuilder, table: Array, name: str) -> list[str]:
@@ -226,18 +205,11 @@ class StaticInt8(PerRowInt8):
             return None
         return graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Array,
-        bias: Array,
-        name: str,
-        then: fused.Rounding | None = None,
-    ) -> str:
+    def linear(self, graph: GraphBuilder, x: str, layer: Linear, then: fused.Rounding | None = None) -> str:
+        name, weight, bias = layer
         first = name.split("+")[0]
         if first not in self.scales:
-            return super().linear(graph, x, weight, bias, name, then)
+            return super().linear(graph, x, layer, then)
         chosen = self.scales[first]
         if chosen.factors is not None:
             x = graph.op("Mul", x, graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32)))

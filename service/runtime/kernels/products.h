@@ -14,25 +14,51 @@
 #define ROWS 4 /* that read a tile at once */
 #define IN_REGISTERS _Pragma("GCC unroll 4") /* numbers of an array only where every place in it is a constant */
 
+/* The sums of GROUP bytes side by side, four times. */
+INLINE __m128i sums_of_groups(__m128i bytes) {
+    return _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi8(1), bytes), _mm_set1_epi16(1));
+}
+
+/* Puts GROUP rows of a tile, `stride` apart and `count` wide, into `to` column by column, and adds them to the columns'
+ * sums. Returns whether there is a -128. */
+INLINE int pack_group(const int8_t *from, size_t stride, size_t count, int8_t *to, int32_t *sums) {
+    __m128i rows[GROUP] = {0}, *packed = (__m128i *)to, lowest = _mm_setzero_si128();
+    for (int k = 0; k < GROUP; k++) {
+        memcpy(&rows[k], from + (size_t)k * stride, count);
+        lowest |= _mm_cmpeq_epi8(rows[k], _mm_set1_epi8(INT8_MIN));
+    }
+    __m128i left = _mm_unpacklo_epi8(rows[0], rows[1]), left_more = _mm_unpacklo_epi8(rows[2], rows[3]);
+    __m128i right = _mm_unpackhi_epi8(rows[0], rows[1]), right_more = _mm_unpackhi_epi8(rows[2], rows[3]);
+    packed[0] = _mm_unpacklo_epi16(left, left_more);
+    packed[1] = _mm_unpackhi_epi16(left, left_more);
+    packed[2] = _mm_unpacklo_epi16(right, right_more);
+    packed[3] = _mm_unpackhi_epi16(right, right_more);
+    __m128i *four_sums = (__m128i *)sums;
+    for (int i = 0; i < TILE / 4; i++) four_sums[i] = _mm_add_epi32(four_sums[i], sums_of_groups(packed[i]));
+    return _mm_movemask_epi8(lowest) != 0;
+}
+
 static int pack_weights(const Columns *from, void *memory, Weights *to) {
     size_t depth = from->depth, width = from->width, padded = PACKED_WIDTH(width);
-    memset(memory, 0, PACKED_BYTES(depth, width));
     int8_t *numbers = memory;
     int32_t *corrections = (int32_t *)(numbers + padded * depth);
     float *factors = (float *)(corrections + padded), *bias = factors + padded;
     *to = (Weights){depth, width, numbers, corrections, factors, bias};
-    for (size_t k = 0; k < depth; k++)
-        for (size_t n = 0; n < width; n++) {
-            int8_t number = from->numbers[k * width + n];
-            if (number == INT8_MIN) return 0;
-            numbers[(n / TILE * depth + k / GROUP * GROUP) * TILE + n % TILE * GROUP + k % GROUP] = number;
-            corrections[n] += (CENTRE - from->rounding.zero_point) * number;
+    memset(corrections, 0, PACKED_BYTES(depth, width) - padded * depth);
+    int has_lowest = 0;
+    for (size_t n = 0; n < width; n += TILE)
+        for (size_t k = 0; k < depth; k += GROUP) {
+            const int8_t *group = from->numbers + k * width + n;
+            int8_t *packed = numbers + n * depth + k * TILE;
+            if (n + TILE <= width) has_lowest |= pack_group(group, width, TILE, packed, corrections + n);
+            else has_lowest |= pack_group(group, width, width - n, packed, corrections + n);
         }
     for (size_t n = 0; n < width; n++) {
+        corrections[n] *= CENTRE - from->rounding.zero_point;
         factors[n] = from->rounding.scale * from->scales[n];
         bias[n] = from->bias[n];
     }
-    return 1;
+    return !has_lowest;
 }
 
 static void centre(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred) {

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 
 from export.graph_builder import GraphBuilder
-from export.matrices import PerRowInt8
+from export.matrices import Linear, PerRowInt8
 from export.weights_file import WeightsFile
 
 
@@ -14,7 +14,7 @@ def run(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, folder: Path) -> np
     weights = WeightsFile("weights.bin")
     graph = GraphBuilder("linear", weights)
     graph.input("x", np.float32, ["N", x.shape[1]])
-    result = PerRowInt8().linear(graph, "x", weight, bias, "layer")
+    result = PerRowInt8().linear(graph, "x", Linear("layer", weight, bias))
     graph.output(result, "y", np.float32, ["N", weight.shape[1]])
     weights.write(folder)
     (folder / "linear.onnx").write_bytes(graph.model().SerializeToString())
