@@ -136,7 +136,7 @@ while time.monotonic() < end:
 
 @pytest.mark.slow
 def test_no_client_freezes_as_it_closes(service: Secure):
-    """Some 8,000 times on processors that are all busy; without the channel that stays open one of 4,000 did."""
+    """Thousands of times on processors that are all busy; without the channel that stays open one of 4,000 did."""
     connection = service.connection
     files = [connection.ca, connection.certificate, connection.key, connection.token_file]
     words = [sys.executable, "-c", OPENED_AND_CLOSED, service.address, connection.server_name, *map(str, files)]
