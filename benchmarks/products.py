@@ -16,6 +16,7 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from export import fused
+from export.chain import nodes_of
 from export.graph_builder import GraphBuilder
 from export.weights_file import WeightsFile
 from service.runtime.session import load_session
@@ -35,12 +36,13 @@ def products_of(decoder: Path) -> list[Product]:
     Raises:
         ValueError: it has none.
     """
-    graph = onnx.load(str(decoder), load_external_data=False).graph
-    weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    transposes = [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]
+    model = onnx.load(str(decoder), load_external_data=False)
+    nodes = nodes_of(model)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    transposes = [node for node in nodes if node.op_type == "Transpose" and node.input[0] in weights]
     turned = {node.output[0]: weights[node.input[0]] for node in transposes}
     found = []
-    for node in graph.node:
+    for node in nodes:
         if not any(kind in node.op_type for kind in ("MatMul", "Gemm", "Product")):
             continue
         for name in node.input[1:2]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from export.candidates import best_candidates
 from export.graph_builder import CONTRIB, GraphBuilder
+from export.packing import Packing
 
 MULTIPLE, MAX_HEAD_WIDTH = 16, 512  # of widths, as kernels.h says
 NUM_UNUSED_INPUTS = 5  # of GroupQueryAttention, between the cache and its scales: rotations, positions, a bias, a sink
@@ -76,6 +77,36 @@ def embed(graph: GraphBuilder, ids: str, positions: str, table: Sequence[str], f
     inputs = [ids, positions, *table, graph.constant(factor, np.float32), places]
     graph.function("EmbedInt8" if len(table) > 1 else "Embed", inputs, ["embedded"], meaning)
     return "embedded"
+
+
+def embed_packed(graph: GraphBuilder, ids: str, lengths: str, table: Sequence[str], factor: float, places: str) -> str:
+    """Rows ``ids`` (B, S) of an embedding times ``factor``, plus the places (S, M) in the sentence: (P, M)."""
+
+    def meaning(body: GraphBuilder, ids: str, lengths: str, *more: str) -> list[str]:
+        *table, factor, places = more
+        packing = Packing(body, ids, lengths)
+        packed = packing.pack(body.reshape(ids, [-1]))
+        vectors = body.op("Gather", table[0], packed)
+        if len(table) > 1:
+            vectors = body.op("DequantizeLinear", vectors, body.op("Gather", table[1], packed), axis=0)
+        places = body.op("Gather", places, packing.positions)
+        return [body.op("Add", body.op("Mul", vectors, factor), places)]
+
+    inputs = [ids, lengths, *table, graph.constant(factor, np.float32), places]
+    graph.function("EmbedPackedInt8" if len(table) > 1 else "EmbedPacked", inputs, ["embedded"], meaning)
+    return "embedded"
+
+
+def norm_round(graph: GraphBuilder, x: str, norm: tuple[str, str, float], rounding: Rounding) -> str:
+    """The norm of x, rounded. norm: weight, bias, epsilon."""
+    weight, bias, epsilon = norm
+    result = f"{x}_normed_{len(graph.nodes)}"
+
+    def meaning(body: GraphBuilder, x: str, weight: str, bias: str, *rounding: str) -> list[str]:
+        return [rounded(body, body.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon), rounding)]
+
+    graph.function("NormRound", [x, weight, bias, *rounding], [result], meaning, epsilon=epsilon)
+    return result
 
 
 def add_norm(
@@ -203,17 +234,13 @@ def swap_beams_and_heads(graph: GraphBuilder, x: str, sizes: tuple[int, int, int
     return graph.reshape(graph.op("Transpose", x, perm=[0, 2, 1, 3]), [-1, 1, width])
 
 
-def sentence_attention(
-    graph: GraphBuilder,
-    inputs: Sequence[str],
-    num_heads: int,
-    plain: Callable[..., str],
-    rounding: Rounding | None,
+def packed_attention(
+    graph: GraphBuilder, inputs: Sequence[str], num_heads: int, plain: Callable[..., str], rounding: Rounding | None
 ) -> str:
     """Self-attention of all tokens (P, 3 * M) of sentences: contexts (P, M), rounded or not.
 
     Args:
-        inputs: the tokens' queries, keys and values; lengths (B,); and what only ``plain`` reads.
+        inputs: the tokens' queries, keys and values; lengths (B,); ids (B, S), which only ``plain`` reads.
         plain: the same of ONNX's operators, of a builder and ``inputs``.
     """
     result = f"{inputs[0]}_context"
@@ -221,9 +248,28 @@ def sentence_attention(
     def meaning(body: GraphBuilder, *more: str) -> list[str]:
         return [rounded(body, plain(body, *more[: len(inputs)]), more[len(inputs) :])]
 
-    name = "SentenceAttentionRound" if rounding else "SentenceAttention"
+    name = "PackedAttentionRound" if rounding else "PackedAttention"
     graph.function(name, [*inputs, *(rounding or ())], [result], meaning, num_heads=num_heads)
     return result
+
+
+def unpack_heads(
+    graph: GraphBuilder, inputs: Sequence[str], num_heads: int, plain: Callable[..., str], scale: str, result: str
+) -> None:
+    """Keys or values of all tokens as they are cached, (B, H, S, D), called ``result``.
+
+    Args:
+        inputs: keys or values (P, M), lengths (B,), ids (B, S), of which only the shape matters.
+        plain: the same of ONNX's operators, of a builder and ``inputs``, but for the rounding.
+        scale: of 8-bit numbers; empty for others.
+    """
+
+    def meaning(body: GraphBuilder, x: str, lengths: str, ids: str, *scale: str) -> list[str]:
+        x = body.op("QuantizeLinear", x, *scale, body.constant(0, np.int8)) if scale else x
+        return [plain(body, x, lengths, ids)]
+
+    name = "UnpackHeadsInt8" if scale else "UnpackHeads"
+    graph.function(name, [*inputs, scale] if scale else inputs, [result], meaning, num_heads=num_heads)
 
 
 def likely_candidates(graph: GraphBuilder, logits: str, count: str, vocab_size: int, is_fused: bool) -> tuple[str, str]:
@@ -234,6 +280,6 @@ def likely_candidates(graph: GraphBuilder, logits: str, count: str, vocab_size: 
 
     if not is_fused:
         return meaning(graph, logits, count)
-    results = ("best_log_probabilities", "best_ids")
+    results = ("candidate_log_probabilities", "candidate_ids")
     graph.function("BestCandidates", [logits, count], results, meaning)
     return results

@@ -24,6 +24,7 @@ import onnx
 
 from export import fused
 from export.calibrate import OUTPUT
+from export.chain import ENCODER, STEP, chain
 from export.graph_builder import GraphBuilder, Shape
 from export.layers import Layers
 from export.matrices import Array, Matrices
@@ -32,19 +33,6 @@ from export.weights_file import WeightsFile
 from model.config import ModelConfig
 
 Model = tuple[ModelConfig, Mapping[str, Array]]
-
-
-def source_places(graph: GraphBuilder, lengths: str, length: str) -> str:
-    """(B, S) bool: true on real source tokens, false on padding."""
-    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-    places = graph.op("Range", zero, graph.op("Squeeze", length), one)
-    return graph.op("Less", places, graph.op("Unsqueeze", lengths, graph.constant([1], np.int64)))
-
-
-def source_mask(graph: GraphBuilder, is_token: str) -> str:
-    """(B, 1, 1, S): 0 on real source tokens, minus infinity on padding."""
-    mask = graph.op("Where", is_token, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
-    return graph.op("Unsqueeze", mask, graph.constant([1, 2], np.int64))
 
 
 def causal_mask(graph: GraphBuilder, length: str) -> str:
@@ -65,29 +53,32 @@ def embed_sequence(layers: Layers, ids: str, length: str, side: str) -> str:
 
 
 class Encoded(NamedTuple):
-    """states (P, M), the shape [B, S], the padding mask (B, 1, 1, S), and how states are padded."""
+    """states (P, M), and how sentences are padded."""
 
     states: str
-    shape: str
-    mask: str
     packing: Packing
 
 
 def encode(layers: Layers, source: str, lengths: str) -> Encoded:
-    graph = layers.graph
-    shape = graph.op("Shape", source)
-    length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
-    is_token = source_places(graph, lengths, length)
-    mask, packing = layers.narrow(source_mask(graph, is_token)), Packing(graph, is_token)
-    ids = packing.pack(graph.reshape(source, [-1]))
-    x = layers.embed(ids, graph.op("Mod", packing.places, length), "source")
-    for i in range(layers.config.num_encoder_layers):
-        if layers.is_fused:
-            x = packed_attention_block(layers, x, f"encoder.{i}", (lengths, shape, mask), packing)
-        else:
-            x = self_attention_block(layers, x, f"encoder.{i}", shape, mask, packing)
-        x = feed_forward_block(layers, x, f"encoder.{i}")
-    return Encoded(layers.final_norm(x, "encoder"), shape, mask, packing)
+    packing, num_layers = Packing(layers.graph, source, lengths), layers.config.num_encoder_layers
+    if layers.is_fused:
+        x = layers.embed_packed(source, lengths)
+        for i in range(num_layers):
+            x = packed_attention_block(layers, x, f"encoder.{i}", packing)
+            x = feed_forward_block(layers, x, f"encoder.{i}")
+    else:
+        ids, mask = packing.pack(layers.graph.reshape(source, [-1])), layers.narrow(packing.mask)
+        x = layers.embed(ids, packing.positions, "source")
+        for i in range(num_layers):
+            x = self_attention_block(layers, x, f"encoder.{i}", packing.shape, mask, packing)
+            x = feed_forward_block(layers, x, f"encoder.{i}")
+    return Encoded(layers.final_norm(x, "encoder", reader_of_states(layers)), packing)
+
+
+def reader_of_states(layers: Layers) -> str:
+    """A product that reads what the encoder makes, if all that do round it alike."""
+    names = [name for i in range(layers.config.num_decoder_layers) for name in cross_names(i)]
+    return names[0] if len({layers.matrices.rounding(layers.graph, name) for name in names}) == 1 else ""
 
 
 def feed_forward_block(layers: Layers, x: str, layer: str) -> str:
@@ -100,23 +91,21 @@ def joined_query_key_value(layers: Layers, x: str, name: str) -> str:
     return layers.linear(entered, f"{name}.query", f"{name}.key", f"{name}.value")
 
 
-def packed_attention_block(
-    layers: Layers, x: str, layer: str, sentences: tuple[str, str, str], packing: Packing
-) -> str:
-    """x is (P, M); sentences: their lengths, [B, S], and the padding mask."""
+def packed_attention_block(layers: Layers, x: str, layer: str, packing: Packing) -> str:
+    """x is (P, M)."""
     name, config = f"{layer}.self_attention", layers.config
     joined = joined_query_key_value(layers, x, name)
-    inputs = [joined, *sentences, packing.tokens, packing.places]
 
-    def plain(graph: GraphBuilder, joined: str, lengths: str, shape: str, mask: str, tokens: str, places: str) -> str:
-        inner = Layers(graph, config, {}, layers.matrices)
-        query, key, value = inner.split(graph.op("Gather", joined, tokens), 3)
-        query, value = inner.heads(query, shape), inner.heads(value, shape)
-        context, _ = inner.attention(query, inner.heads(key, shape, transposed=True), value, mask)
-        return graph.op("Gather", context, places)
+    def plain(graph: GraphBuilder, joined: str, lengths: str, ids: str) -> str:
+        inner, packing = Layers(graph, config, {}, layers.matrices), Packing(graph, ids, lengths)
+        query, key, value = inner.split(packing.unpack(joined), 3)
+        query, value = inner.heads(query, packing.shape), inner.heads(value, packing.shape)
+        context, _ = inner.attention(query, inner.heads(key, packing.shape, transposed=True), value, packing.mask)
+        return packing.pack(context)
 
     rounding = layers.matrices.rounding(layers.graph, f"{name}.output")
-    context = fused.sentence_attention(layers.graph, inputs, config.num_heads, plain, rounding)
+    inputs = [joined, packing.lengths, packing.ids]
+    context = fused.packed_attention(layers.graph, inputs, config.num_heads, plain, rounding)
     return layers.leave(x, layers.linear(layers.as_read(context, rounding), f"{name}.output"), name)
 
 
@@ -141,14 +130,40 @@ def rounded(layers: Layers, x: str, name: str) -> str:
     return layers.from_cache(layers.as_cached(x, name), name)
 
 
-def cross_keys_values(layers: Layers, encoded: Encoded, layer: int, as_cached: bool = True) -> tuple[str, str]:
-    """(B, H, S, D) each, in the numbers of the cache or of the states."""
+def cross_keys_values(layers: Layers, encoded: Encoded, layer: int) -> list[str]:
+    """What attention finds in the cache of the decoder's ``layer``: (B, H, S, D) each, in the numbers of the states."""
     found = []
-    for name in (f"decoder.{layer}.cross_attention.{part}" for part in ("key", "value")):
-        made = layers.linear(encoded.states, name)
-        made = layers.as_cached(made, name) if as_cached else rounded(layers, made, name)
-        found.append(layers.heads(encoded.packing.unpack(made), encoded.shape))
-    return found[0], found[1]
+    for name in cross_names(layer):
+        made = rounded(layers, layers.linear(encoded.states, name), name)
+        found.append(layers.heads(encoded.packing.unpack(made), encoded.packing.shape))
+    return found
+
+
+def cross_names(layer: int) -> tuple[str, str]:
+    return f"decoder.{layer}.cross_attention.key", f"decoder.{layer}.cross_attention.value"
+
+
+def cached_heads(layers: Layers, encoded: Encoded, name: str, result: str) -> None:
+    """The keys or values that layer ``name`` makes, as they are cached, called ``result``: (B, H, S, D)."""
+    made, packing = layers.linear(encoded.states, name), encoded.packing
+    if not layers.is_fused:
+        heads = layers.heads(packing.unpack(layers.as_cached(made, name)), packing.shape)
+        layers.graph.output(heads, result, layers.matrices.cache_dtype, cached_shape(layers.config))
+        return
+
+    def plain(graph: GraphBuilder, x: str, lengths: str, ids: str) -> str:
+        packing = Packing(graph, ids, lengths)
+        return Layers(graph, layers.config, {}, layers.matrices).heads(packing.unpack(x), packing.shape)
+
+    scale = layers.matrices.cache_scale(name)
+    stored = "" if scale is None else layers.graph.constant(scale, np.float32)
+    inputs = [made, packing.lengths, packing.ids]
+    fused.unpack_heads(layers.graph, inputs, layers.config.num_heads, plain, stored, result)
+    layers.graph.output(result, result, layers.matrices.cache_dtype, cached_shape(layers.config))
+
+
+def cached_shape(config: ModelConfig) -> Shape:
+    return ["B", config.num_heads, "S", config.model_width // config.num_heads]
 
 
 def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.ModelProto:
@@ -157,12 +172,10 @@ def encoder_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onn
     source = graph.input("source", np.int64, ["B", "S"])
     lengths = graph.input("source_lengths", np.int64, ["B"])
     encoded = encode(layers, source, lengths)
-    config = layers.config
-    kv_shape: Shape = ["B", config.num_heads, "S", config.model_width // config.num_heads]
-    for i in range(config.num_decoder_layers):
-        key, value = cross_keys_values(layers, encoded, i)
-        graph.output(key, f"cross_key_{i}", layers.matrices.cache_dtype, kv_shape)
-        graph.output(value, f"cross_value_{i}", layers.matrices.cache_dtype, kv_shape)
+    for i in range(layers.config.num_decoder_layers):
+        for part, name in zip(("key", "value"), cross_names(i), strict=True):
+            cached_heads(layers, encoded, name, f"cross_{part}_{i}")
+    chain(graph, ENCODER, [output.name for output in graph.outputs])
     return graph.model()
 
 
@@ -245,8 +258,10 @@ class DecoderStep:
         logits = layers.logits(layers.final_norm(x, "decoder", OUTPUT))
         vocab_size = self.config.vocab_size if layers.matrices.candidate_blocks else 0
         values, ids = fused.likely_candidates(graph, logits, self.num_candidates, vocab_size, is_fused=layers.is_fused)
+        present = [output.name for output in graph.outputs]
         graph.output(ids, "candidate_ids", np.int64, ["R", "C"])
         graph.output(values, "candidate_log_probabilities", np.float32, ["R", "C"])
+        chain(graph, STEP, [values, ids, *present])
         return graph.model()
 
 
@@ -258,7 +273,7 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
     target_in = graph.input("target_in", np.int64, ["B", "T"])
     target_out = graph.input("target_out", np.int64, ["B", "T"])
     encoded = encode(layers, source, lengths)
-    crossed = [cross_keys_values(layers, encoded, i, as_cached=False) for i in range(layers.config.num_decoder_layers)]
+    crossed = [cross_keys_values(layers, encoded, i) for i in range(layers.config.num_decoder_layers)]
     graph.shared.clear()  # from here on rows are target positions
     shape = graph.op("Shape", target_in)
     length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
@@ -271,7 +286,7 @@ def score_graph(model: Model, matrices: Matrices, weights: WeightsFile) -> onnx.
         entered = layers.enter(x, name, f"{name}.query")
         query = layers.heads(layers.linear(entered, f"{name}.query"), shape)
         key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
-        context, attention = layers.attention(query, key, value, encoded.mask)
+        context, attention = layers.attention(query, key, value, layers.narrow(encoded.packing.mask))
         x = layers.leave(x, layers.linear(context, f"{name}.output"), name)
         x = feed_forward_block(layers, x, f"decoder.{i}")
     logits = layers.logits(layers.final_norm(x, "decoder"))

@@ -74,14 +74,17 @@ class Layers:
 
     def norm_for(self, x: str, name: str, reader: str) -> str:
         """norm(x); together with the sum that x is, and rounded for the product ``reader`` if that does it."""
-        if x not in self.sums:
+        rounding, is_sum = self.matrices.rounding(self.graph, reader), x in self.sums
+        if not is_sum and (rounding is None or not self.is_fused):
             return self.norm(x, name)
-        rounding = self.matrices.rounding(self.graph, reader)
         weight, bias = (
             self.graph.weight(f"{name}.{part}", self.state[f"{name}.{part}"]) for part in ("weight", "bias")
         )
         norm = weight, bias, self.config.norm_epsilon
-        result = fused.add_norm(self.graph, *self.sums.pop(x), norm, x, rounding)
+        if rounding and not is_sum:
+            result = fused.norm_round(self.graph, x, norm, rounding)
+        else:
+            result = fused.add_norm(self.graph, *self.sums.pop(x), norm, x, rounding)
         return self.as_read(result, rounding)
 
     def as_read(self, result: str, rounding: fused.Rounding | None) -> str:
@@ -108,11 +111,18 @@ class Layers:
         """One target token a row, ids (R,) and position numbers (R,) int32 -> vectors (R, 1, M)."""
         if not self.is_fused:
             return self.graph.reshape(self.embed(ids, positions, "target"), [-1, 1, self.config.model_width])
-        name = self.embedding_of("target")
+        return fused.embed(self.graph, ids, positions, *self.tables("target"))
+
+    def embed_packed(self, ids: str, lengths: str) -> str:
+        """Source token ids (B, S) of sentences of ``lengths`` (B,) -> vectors (P, M)."""
+        return fused.embed_packed(self.graph, ids, lengths, *self.tables("source"))
+
+    def tables(self, side: str) -> tuple[list[str], float, str]:
+        """The embedding of a side as it is stored, what it is multiplied by, and the positions."""
+        name = self.embedding_of(side)
         table = self.matrices.table(self.graph, self.state[f"{name}.weight"], name)
         factor = self.config.model_width**0.5 if self.config.scale_embeddings else 1.0
-        places = self.graph.weight("positions", self.state["positions"])
-        return fused.embed(self.graph, ids, positions, table, factor, places)
+        return table, factor, self.graph.weight("positions", self.state["positions"])
 
     def narrow(self, x: str) -> str:
         """float32 numbers as numbers of ``dtype``."""

@@ -16,7 +16,7 @@ from service.decoding.greedy import GreedySearch
 from service.decoding.rules import DecodingRules
 from service.decoding.search import Advance, Found, Search, is_any
 from service.engine.running_batch import Active, Group, RunningBatch
-from service.engine.unchanged_steps import SOME_DONE, SOME_LOOP, SOME_MOVED, UnchangedSteps, library_call
+from service.engine.unchanged_steps import SOME_DONE, SOME_LOOP, SOME_MOVED, UnchangedSteps, library_calls
 from service.runtime.backend import Backend, Cache, Step
 from service.runtime.kv_cache import EncodedSources, KVCache
 from service.runtime.session import BoundShape, StepBinding, StepInputs
@@ -171,7 +171,7 @@ class BatchDecoder:
 
     def num_unchanged(self, num_candidates: int) -> int:
         """How many steps the library can do, but for the room in the cache; 0: none."""
-        if library_call() is None:
+        if library_calls() is None:
             return 0
         groups, rules = self.batch.groups.values(), self.rules
         num_banned = len(rules.banned) if rules else 0
@@ -195,10 +195,9 @@ class BatchDecoder:
             self.unchanged = UnchangedSteps(shape, cache, [group for _, group in groups], banned)
         steps = self.unchanged
         until = moments[0] + MAX_STRETCH_S
-        for _ in range(most):
-            found |= steps.run()
-            moments.append(now := time.monotonic())
-            if found & (SOME_DONE | SOME_LOOP) or now > until or not goes_on(now):
+        while len(moments) <= most:
+            found |= steps.run(most + 1 - len(moments), moments)
+            if found & (SOME_DONE | SOME_LOOP) or moments[-1] > until or not goes_on(moments[-1]):
                 break
         for _, group in groups:
             group.search.penalties.pass_steps(len(moments) - 1)

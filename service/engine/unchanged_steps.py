@@ -1,4 +1,5 @@
-"""Steps of a batch that stays as it is: between two runs of the graph there is one call of the library in C.
+"""Steps of a batch that stays as it is: between two of them there is one call of the library in C; or nothing, where
+the graph is a chain (export/chain.py), which makes that call itself and goes on.
 
 Knows: what the searches, the batch and the cache have in arrays, and the structures in C that point to them
 (service/runtime/kernels/search.c). Does not know: which sentences come and go (worker.py).
@@ -10,9 +11,10 @@ one row took half as long again as its graph, and other workers of the process w
 
 import ctypes
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 SOME_DONE: Final = 1
 SOME_LOOP: Final = 2
 SOME_MOVED: Final = 4
+# A chain goes on by itself for so long, and so many steps, while what comes waits.
+RUN_S, MAX_STEPS = 0.001, 64
 
 
 def structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:
@@ -45,14 +49,22 @@ _Searches: Any = structure(
 )
 _Step: Any = structure(
     "Step",
-    "num_rows num_candidates num_groups num_banned places num_blocks max_rows num_heads capacity position_bytes",
-    "candidate_ids banned log_probabilities tokens query_rows row_queries cached scratch cache groups",
+    "num_rows num_candidates num_groups num_banned places num_blocks max_rows num_heads capacity position_bytes "
+    "most_steps until num_steps found",
+    "candidate_ids banned log_probabilities tokens query_rows row_queries cached scratch cache moments groups",
 )
 
 
+class Calls(NamedTuple):
+    """advance: all searches, after a step. repeat: before a run of the graph, that it may do that and go on itself."""
+
+    advance: Callable[[int], int]
+    repeat: Callable[[int], None]
+
+
 @cache
-def library_call() -> Callable[[Any], int] | None:
-    """What advances all searches of a step; None where the library is not to be used."""
+def library_calls() -> Calls | None:
+    """Calls of the library; None where it is not to be used."""
     if (library := kernels.library()) is None:
         return None
     loaded = ctypes.CDLL(str(library))
@@ -65,9 +77,10 @@ def library_call() -> Callable[[Any], int] | None:
             "%s was made of another version's source and advances no searches: install the package anew", library
         )
         return None
-    advance = loaded.dragoman_advance
+    advance, repeat = loaded.dragoman_advance, loaded.dragoman_repeat
     advance.argtypes, advance.restype = [ctypes.c_void_p], ctypes.c_int64
-    return advance
+    repeat.argtypes, repeat.restype = [ctypes.c_void_p], None
+    return Calls(advance, repeat)
 
 
 class UnchangedSteps:
@@ -79,8 +92,8 @@ class UnchangedSteps:
 
     def __init__(self, shape: BoundShape, memory: KVCache, groups: Iterable[Group], banned: Sequence[int] = ()) -> None:
         """banned: tokens that never stand in a translation; as many candidates are there more."""
-        advance = library_call()
-        if advance is None:
+        calls = library_calls()
+        if calls is None:
             raise RuntimeError("there is no library to advance searches. This is a bug.")
         self.shape, self.memory, self.groups = shape, memory, list(groups)
         self.done = [np.zeros(len(group.members), bool) for group in self.groups]
@@ -91,11 +104,12 @@ class UnchangedSteps:
         candidates, block = shape.candidates, memory.blocks["self"]
         numbers = (*candidates.ids.shape, len(self.groups), len(banned), shape.decoder.num_beams)
         of_cache = (len(block), *block.shape[1:4], block.shape[4] * block.itemsize)
+        self.moments: NDArray[np.int64] = np.empty(MAX_STEPS, np.int64)
         arrays: list[NDArray[Any]] = [candidates.ids, none, candidates.log_probabilities, shape.tokens]
-        arrays += [shape.query_rows, shape.row_queries, memory.lengths, scratch, block]
-        step = _Step(*numbers, *of_cache, *map(address, arrays), ctypes.addressof(searches))
-        self.kept = (step, searches, arrays)  # what the addresses are of
-        self.place, self.advance = ctypes.addressof(step), advance
+        arrays += [shape.query_rows, shape.row_queries, memory.lengths, scratch, block, self.moments]
+        self.step = _Step(*numbers, *of_cache, *[0] * 4, *map(address, arrays), ctypes.addressof(searches))
+        self.kept = (searches, arrays)  # what the addresses are of
+        self.place, self.calls = ctypes.addressof(self.step), calls
 
     def described(self, number: int) -> Any:
         group = self.groups[number]
@@ -116,7 +130,23 @@ class UnchangedSteps:
         places = [*map(address, arrays), *(map(address, at_end) if at_end else [0] * 4)]
         return _Searches(*numbers, *places, address(self.done[number]), address(self.failed[number]))
 
-    def run(self) -> int:
-        """One step; what there is to look at: SOME_DONE, SOME_LOOP, SOME_MOVED."""
-        self.shape.run()
-        return self.advance(self.place)
+    def run(self, most: int, moments: list[float]) -> int:
+        """A step; several where the graph is a chain, at most ``most``, in RUN_S, up to one that leaves things to do.
+
+        ``moments`` gets when each of them ended. Returns what there is to look at: SOME_DONE, SOME_LOOP, SOME_MOVED.
+        """
+        step = self.step
+        step.most_steps, step.until = min(most, MAX_STEPS), int((moments[-1] + RUN_S) * 1e9)
+        step.num_steps = step.found = 0
+        self.calls.repeat(self.place)
+        try:
+            self.shape.run()
+        finally:
+            if not step.num_steps:
+                self.calls.repeat(0)
+        if not step.num_steps:
+            step.found = self.calls.advance(self.place)
+            moments.append(time.monotonic())
+        else:
+            moments += [moment * 1e-9 for moment in self.moments[: step.num_steps].tolist()]
+        return int(step.found)

@@ -157,7 +157,7 @@ class BoundShape:
             count = num_rows if name.startswith("self") else num_sentences
             self.bind(name, buffer, (count, *buffer.shape[1:]))
             self.bind_output(f"present_{name}", buffer, (count, *buffer.shape[1:]))
-        ids, log_probabilities = np.empty((num_rows, wanted), np.int64), np.empty((num_rows, wanted), np.float32)
+        ids, log_probabilities = np.zeros((num_rows, wanted), np.int64), np.zeros((num_rows, wanted), np.float32)
         self.bind_output("candidate_ids", ids, ids.shape)
         self.bind_output("candidate_log_probabilities", log_probabilities, log_probabilities.shape)
         self.candidates = Candidates(ids, log_probabilities)

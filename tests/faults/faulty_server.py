@@ -6,7 +6,7 @@ A word a line on standard input says what happens next; each is echoed on standa
     close encoder, close score    the same for encoder runs, for runs of the score graph
     step         lets one run through the closed gate
     open         lets all through from now on
-    fail N       the N-th decoder step from now raises
+    fail N       the N-th run of a decoder's graph from now raises; a run may be of several steps (unchanged_steps.py)
     poison R     row R of the next decoder step gives NaN
     slow MS      each decoder step takes so many milliseconds longer, and no CPU
 """
@@ -18,6 +18,7 @@ import time
 import numpy as np
 
 from service.cli import main
+from service.engine.unchanged_steps import library_calls
 from service.runtime.score_session import Scored, ScoreSession
 from service.runtime.session import BoundShape, Candidates, EncodedSources, EncoderSession
 
@@ -101,8 +102,10 @@ class Faults:
                 if self.fail_in <= 0:
                     raise RuntimeError(SECRET)
             time.sleep(self.slower_s)
-            candidates = run_step(shape)
             row, self.poisoned = self.poisoned, None
+            if row is not None and (calls := library_calls()):
+                calls.repeat(0)  # one step, whose result is still to be read
+            candidates = run_step(shape)
             if row is not None:
                 candidates.log_probabilities[row] = np.nan
             return candidates

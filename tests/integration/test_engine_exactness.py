@@ -172,7 +172,7 @@ def test_searches_in_numpy_choose_the_same(
     translator: Translator, alone: dict[tuple[str, DecodeOptions], TextAnswer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where there is no library in C; with one this is said twice."""
-    monkeypatch.setattr("service.engine.batch_decoder.library_call", lambda: None)
+    monkeypatch.setattr("service.engine.batch_decoder.library_calls", lambda: None)
     for options in OPTIONS:
         results = [without_timings(result) for result in translator.translate(TEXTS, options)]
         assert results == [alone[text, options] for text in TEXTS]

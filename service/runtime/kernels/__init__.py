@@ -4,9 +4,10 @@ Knows: where the library is, and which of its kinds of kernels run here. Does no
 in ONNX's own operators is in every graph that has it (export/fused.py); without the library ONNX Runtime uses that. It
 is made when the package is installed (build_hook.py), on Linux on x86-64 with a C compiler, and needs AVX2.
 
-The environment variable DRAGOMAN_KERNELS chooses: avx512, avx2 or none; unset or auto, the best that the processor has.
-DRAGOMAN_PRODUCTS chooses who multiplies bytes: own (the library) or onnxruntime; unset or auto, the library where the
-processor has no instructions for them (VNNI), ONNX Runtime where it has.
+The environment variable DRAGOMAN_KERNELS chooses: avx512vnni, avx512, avx2 or none; unset or auto, the best that the
+processor has. DRAGOMAN_PRODUCTS chooses who multiplies bytes, and so whether graphs are chains: own (the library) or
+onnxruntime; unset or auto, the library, unless the processor has instructions for it that only ONNX Runtime uses (AMX,
+AVX-VNNI without AVX-512).
 """
 
 import ctypes
@@ -22,7 +23,7 @@ LIBRARY = Path(__file__).with_name("libdragoman.so")
 VARIABLE = "DRAGOMAN_KERNELS"
 PRODUCTS_VARIABLE = "DRAGOMAN_PRODUCTS"
 OWN, ONNX_RUNTIME = "own", "onnxruntime"
-NONE, CHOICES = "none", ("auto", "avx512", "avx2", "none")
+NONE, CHOICES = "none", ("auto", "avx512vnni", "avx512", "avx2", "none")
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def choice(variable: str, choices: Sequence[str]) -> str:
 
 @cache
 def active() -> str:
-    """Which kernels this process runs: avx512, avx2 or none.
+    """Which kernels this process runs: avx512vnni, avx512, avx2 or none.
 
     Raises:
         ConfigurationError: DRAGOMAN_KERNELS or DRAGOMAN_PRODUCTS is something else.

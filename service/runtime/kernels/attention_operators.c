@@ -4,12 +4,12 @@
  */
 #include "operator.h"
 
-#define ROWS_AT_A_TIME 8 /* of one thread */
+#define ROWS_AT_A_TIME 8 /* of one thread, unless others are awake */
 
 typedef struct {
     Cache cache;
     const float *queries; /* of row r from r * stride on; for self-attention its key and value follow */
-    size_t stride, rows, num_beams;
+    size_t stride, rows, num_beams, rows_at_a_time;
     const int32_t *lengths;     /* positions before the row's own, or of the sentence, less one */
     const int64_t *row_queries; /* NULL: self-attention */
     Rounding rounding;
@@ -21,8 +21,9 @@ typedef struct {
 static void attend_rows(void *job, size_t part) {
     Attention *attention = job;
     const Cache *cache = &attention->cache;
-    size_t width = cache->num_heads * cache->width, first = part * ROWS_AT_A_TIME;
-    size_t last = first + ROWS_AT_A_TIME < attention->rows ? first + ROWS_AT_A_TIME : attention->rows;
+    size_t width = cache->num_heads * cache->width, first = part * attention->rows_at_a_time;
+    size_t last = first + attention->rows_at_a_time;
+    if (last > attention->rows) last = attention->rows;
     float *room = malloc((cache->capacity + MULTIPLE + width) * sizeof *room);
     if (!room) {
         attention->has_memory = 0;
@@ -46,14 +47,11 @@ static void attend_rows(void *job, size_t part) {
 
 /* Inputs: queries (and keys and values), the two buffers, lengths, row_queries for cross-attention, the scales of 8-bit
  * buffers, the rounding of the result. Outputs: the result, the buffers with what was added. */
-static Status *attend(const int64_t *counts, Context *context, int is_cross, int is_bytes, int rounds) {
-    Array queries, buffers[2], lengths, row_queries, scale;
+static Status *attend(const Call *call, int is_cross, int is_bytes, int rounds) {
+    Array queries = *input(call, 0), buffers[2] = {*input(call, 1), *input(call, 2)}, lengths = *input(call, 3);
+    const int64_t *counts = call->attributes->counts;
     void *present[2];
-    size_t next = 0, number = is_bytes ? sizeof(int8_t) : sizeof(float);
-    TRY(input(context, next++, &queries));
-    for (int i = 0; i < 2; i++) TRY(input(context, next++, &buffers[i]));
-    TRY(input(context, next++, &lengths));
-    next++; /* the capacity: shapes say it */
+    size_t next = 5, number = is_bytes ? sizeof(int8_t) : sizeof(float); /* 4 is the capacity: shapes say it */
     const int64_t *shape = buffers[0].shape;
     CHECK(buffers[0].rank == 4 && buffers[1].rank == 4 && !memcmp(shape, buffers[1].shape, 4 * sizeof *shape));
     CHECK(shape[1] == counts[0] && shape[1] > 0 && shape[1] <= INT32_MAX); /* buffers of no place may say anything */
@@ -67,10 +65,11 @@ static Status *attend(const int64_t *counts, Context *context, int is_cross, int
         .has_memory = 1,
     };
     attention.rows = queries.size / attention.stride;
+    attention.rows_at_a_time = has_team(call) && attention.rows <= ROWS_AT_A_TIME ? 1 : ROWS_AT_A_TIME;
     CHECK(queries.size % attention.stride == 0 && (int64_t)lengths.size == num_places);
     for (int64_t i = 0; i < num_places; i++) CHECK(attention.lengths[i] >= 0 && attention.lengths[i] < capacity);
     if (is_cross) {
-        TRY(input(context, next, &row_queries));
+        Array row_queries = *input(call, next);
         next += 3; /* and what the same in ONNX's operators reads */
         CHECK(row_queries.size == attention.rows && counts[1] > 0);
         attention.row_queries = row_queries.data;
@@ -81,30 +80,28 @@ static Status *attend(const int64_t *counts, Context *context, int is_cross, int
     if (is_bytes) {
         float *scales[2] = {&attention.cache.key_scale, &attention.cache.value_scale};
         for (int i = 0; i < 2; i++) {
-            TRY(input(context, next++, &scale));
-            CHECK(scale.size == 1);
-            *scales[i] = *(float *)scale.data;
+            const Array *scale = input(call, next++);
+            CHECK(scale->size == 1);
+            *scales[i] = *(float *)scale->data;
         }
         attention.cache.is_bytes = 1;
     }
-    if (rounds) TRY(rounding_from(context, next, &attention.rounding));
+    if (rounds) TRY(rounding_from(call, next, &attention.rounding));
     int64_t result[3] = {(int64_t)attention.rows, 1, width};
-    TRY(output(context, 0, result, 3, rounds ? (void *)&attention.rounded : (void *)&attention.context));
+    TRY(output(call, 0, result, 3, rounds ? (void *)&attention.rounded : (void *)&attention.context));
     for (size_t i = 0; i < 2; i++) {
-        TRY(output(context, i + 1, shape, 4, &present[i]));
+        TRY(output(call, i + 1, shape, 4, &present[i]));
         if (present[i] != buffers[i].data && buffers[i].size)
             memcpy(present[i], buffers[i].data, buffers[i].size * number);
     }
     attention.cache.keys = present[0];
     attention.cache.values = present[1];
-    size_t parts = (attention.rows + ROWS_AT_A_TIME - 1) / ROWS_AT_A_TIME;
-    return each(context, parts, attend_rows, &attention, &attention.has_memory);
+    size_t parts = (attention.rows + attention.rows_at_a_time - 1) / attention.rows_at_a_time;
+    return each(call, parts, attend_rows, &attention, &attention.has_memory);
 }
 
 #define ATTENTION(kind, is_cross, is_bytes, rounds)                                                                    \
-    Status *compute_##kind(const Attributes *attributes, Context *context) {                                           \
-        return attend(attributes->counts, context, is_cross, is_bytes, rounds);                                        \
-    }
+    Status *compute_##kind(const Call *call) { return attend(call, is_cross, is_bytes, rounds); }
 ATTENTION(self_attention, 0, 0, 0)
 ATTENTION(self_attention_int8, 0, 1, 0)
 ATTENTION(self_attention_int8_round, 0, 1, 1)

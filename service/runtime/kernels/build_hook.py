@@ -1,4 +1,4 @@
-"""Makes libdragoman.so when the package is built: three calls of the C compiler.
+"""Makes libdragoman.so when the package is built: four calls of the C compiler.
 
 Without one, or where the kernels are not for the machine, the package is built without the library: everything works,
 slower. ``CC`` names another compiler than cc.
@@ -21,7 +21,8 @@ LIBRARY = FOLDER / "libdragoman.so"
 FLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 FLAGS += ["-ffp-contract=fast"]  # a product and a sum in one instruction, which this standard asks not to
 FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # nobody asks what went wrong in a single number
-KINDS = {"v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "v3": ["-march=x86-64-v3"]}
+AVX512 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+KINDS = {"vnni": [*AVX512, "-mavx512vnni"], "v4": AVX512, "v3": ["-march=x86-64-v3"]}
 
 
 def make_library(compiler: str) -> None:
@@ -32,8 +33,8 @@ def make_library(compiler: str) -> None:
             table = f"-DKERNELS=kernels_{kind}"
             subprocess.run([compiler, *FLAGS, *flags, table, "-c", FOLDER / "kernels.c", "-o", made], check=True)
         made = f"{folder}/{LIBRARY.name}"
-        sources = [FOLDER / "library.c", FOLDER / "search.c", *sorted(FOLDER.glob("*_operators.c"))]
-        subprocess.run([compiler, *FLAGS, "-shared", *sources, *objects, "-o", made, "-lm"], check=True)
+        sources = [source for source in sorted(FOLDER.glob("*.c")) if source.name != "kernels.c"]
+        subprocess.run([compiler, *FLAGS, "-shared", *sources, *objects, "-o", made, "-lm", "-pthread"], check=True)
         os.replace(made, LIBRARY)
 
 

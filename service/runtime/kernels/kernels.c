@@ -15,6 +15,8 @@ const Kernels KERNELS = {
     .sequence_scratch = sequence_scratch,
     .best_candidates = best_candidates,
     .pack_weights = pack_weights,
+#if !defined(__AVX512VNNI__)
     .centre = centre,
+#endif
     .multiply_tile = multiply_tile,
 };

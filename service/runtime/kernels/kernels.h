@@ -16,7 +16,6 @@
 #define TILE 16         /* columns of packed weights that stand side by side */
 #define GROUP 4         /* numbers of a column that do */
 #define MAX_DEPTH 65536 /* of columns, whose sums have room in 32 bits */
-#define CENTRE 128      /* of unsigned bytes */
 #define PACKED_WIDTH(width) (((width) + TILE - 1) / TILE * TILE)
 
 typedef struct {
@@ -43,10 +42,11 @@ typedef struct {
 } Weights;
 #define PACKED_BYTES(depth, width) (PACKED_WIDTH(width) * ((depth) + sizeof(int32_t) + 2 * sizeof(float)))
 
-/* Rows of bytes, x - CENTRE: their sizes and themselves (num_rows, depth); and where the products go
+/* Rows of bytes (num_rows, depth), where they are centred also so, and the sizes of that; and where the products go
  * (num_rows, width): to `rounded`, or where that is NULL to `plain`. */
 typedef struct {
     const Weights *weights;
+    const uint8_t *x;
     const uint8_t *sizes;
     const int8_t *centred;
     size_t num_rows;
@@ -90,11 +90,11 @@ typedef struct {
     void (*best_candidates)(const float *logits, size_t size, size_t count, float *maxima, float *values, int64_t *ids);
     /* Fills PACKED_BYTES of `memory`; 0: there is a -128, whose size is no signed byte. */
     int (*pack_weights)(const Columns *from, void *memory, Weights *to);
-    /* x - CENTRE, and its sizes; (size,) each. */
+    /* x - 128, and its sizes; (size,) each. NULL: not needed. */
     void (*centre)(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred);
     /* All rows of one tile of the columns. */
     void (*multiply_tile)(const Product *product, size_t tile);
 } Kernels;
 
-extern const Kernels kernels_v4, kernels_v3; /* x86-64-v4: AVX-512; x86-64-v3: AVX2 and FMA */
+extern const Kernels kernels_v3, kernels_v4, kernels_vnni; /* x86-64-v3: AVX2, FMA; -v4: AVX-512; and its VNNI */
 #endif

@@ -11,7 +11,8 @@
 
 #define API_VERSION 18
 #define INVALID_ARGUMENT 2
-enum { FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7 }; /* element types, as in ONNX */
+#define VARIADIC 2 /* as many inputs or outputs as a node has */
+enum { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7 }; /* element types, as in ONNX */
 
 typedef struct Status Status; /* NULL: all is well */
 typedef struct Value Value;
@@ -33,11 +34,13 @@ enum {
     ADD_TO_DOMAIN = 27,
     ADD_DOMAIN = 28,
     DATA = 51,
+    ELEMENT_TYPE = 60,
     NUM_DIMENSIONS = 61,
     DIMENSIONS = 62,
     SHAPE = 65,
     ATTRIBUTE_FLOAT = 85,
     ATTRIBUTE_INT64 = 86,
+    ATTRIBUTE_STRING = 87,
     INPUT = 90,
     OUTPUT = 91,
     RELEASE_SHAPE = 99,

@@ -5,6 +5,9 @@
 #define ALIGNMENT 64
 #define SMALL_BYTES 8192
 #define JOB_PRODUCTS 250000 /* of bytes, which a thread is woken for: some microseconds */
+#define CENTRED_BYTES 32768
+#define TEAM_PRODUCTS 65536  /* that threads share which are awake anyway */
+#define TEAM_JOBS 32         /* of these, at most: to take one costs a tenth of a microsecond */
 
 /* Weights that are packed once for all sessions of the process that have the same. */
 typedef struct Shared {
@@ -41,35 +44,18 @@ static Shared *kept_of(Shared *made) {
     return kept;
 }
 
-static Status *constant(const void *info, size_t index, Array *array) {
-    const Value *value;
-    int is_constant = 0;
-    TRY(CALL(CONSTANT_INPUT, info, index, &is_constant, &value));
-    CHECK(is_constant);
-    return array_of(value, array);
-}
-
-static Status *constant_rounding(const void *info, size_t scale_index, size_t zero_point_index, Rounding *rounding) {
-    Array scale, zero_point;
-    TRY(constant(info, scale_index, &scale));
-    TRY(constant(info, zero_point_index, &zero_point));
-    return rounding_of(&scale, &zero_point, rounding);
-}
-
 /* Inputs: x (..., K) in bytes; and constants: columns (K, N) in bytes, the scale of x, the columns' (N,), the zero
  * point of x, a bias (N,); where the result is rounded, its scale and zero point. */
-Status *hold_weights(const void *info, int rounds, Attributes *attributes) {
-    Array numbers, scales, bias;
+Status *hold_weights(const Array *constants, int rounds, Attributes *attributes) {
+    const Array *numbers = &constants[1], *scales = &constants[3], *bias = &constants[5];
     Columns columns;
-    TRY(constant(info, 1, &numbers));
-    TRY(constant(info, 3, &scales));
-    TRY(constant(info, 5, &bias));
-    TRY(constant_rounding(info, 2, 4, &columns.rounding));
-    if (rounds) TRY(constant_rounding(info, 6, 7, &attributes->rounding));
-    CHECK(numbers.rank == 2 && numbers.size && numbers.shape[0] % GROUP == 0 && numbers.shape[0] <= MAX_DEPTH);
-    columns.depth = (size_t)numbers.shape[0], columns.width = (size_t)numbers.shape[1];
-    columns.numbers = numbers.data, columns.scales = scales.data, columns.bias = bias.data;
-    CHECK(scales.size == columns.width && bias.size == columns.width);
+    CHECK(numbers->data && scales->data && bias->data);
+    TRY(rounding_of(&constants[2], &constants[4], &columns.rounding));
+    if (rounds) TRY(rounding_of(&constants[6], &constants[7], &attributes->rounding));
+    CHECK(numbers->rank == 2 && numbers->size && numbers->shape[0] % GROUP == 0 && numbers->shape[0] <= MAX_DEPTH);
+    columns.depth = (size_t)numbers->shape[0], columns.width = (size_t)numbers->shape[1];
+    columns.numbers = numbers->data, columns.scales = scales->data, columns.bias = bias->data;
+    CHECK(scales->size == columns.width && bias->size == columns.width);
     Shared *made = calloc(1, sizeof *made);
     void *memory = aligned_alloc(ALIGNMENT, PACKED_BYTES(columns.depth, columns.width));
     int has_memory = made && memory;
@@ -110,38 +96,61 @@ typedef struct {
     size_t num_tiles, num_jobs;
 } Jobs;
 
+typedef struct {
+    const uint8_t *x;
+    uint8_t *sizes;
+    int8_t *centred;
+    size_t size, at_a_time;
+} Centring;
+
+static void centre_some(void *job, size_t number) {
+    const Centring *all = job;
+    size_t first = number * all->at_a_time, rest = all->size - first;
+    kernels->centre(all->x + first, rest < all->at_a_time ? rest : all->at_a_time, all->sizes + first,
+                    all->centred + first);
+}
+
+/* What product->x is less 128, and its sizes, in room for twice as many bytes. */
+static Status *centre(const Call *call, Product *product, size_t size, uint8_t *room) {
+    Centring centring = {product->x, room, (int8_t *)room + size, size, has_team(call) ? CENTRED_BYTES : size};
+    product->sizes = centring.sizes, product->centred = centring.centred;
+    return each(call, (size + centring.at_a_time - 1) / centring.at_a_time, centre_some, &centring, NULL);
+}
+
 static void multiply_some(void *data, size_t number) {
     const Jobs *jobs = data;
     size_t first = jobs->num_tiles * number / jobs->num_jobs, last = jobs->num_tiles * (number + 1) / jobs->num_jobs;
     for (size_t tile = first; tile < last; tile++) kernels->multiply_tile(&jobs->product, tile);
 }
 
-static Status *multiply(const Attributes *attributes, Context *context, int rounds) {
-    const Weights *weights = attributes->weights;
-    Array x;
-    uint8_t small[SMALL_BYTES], *sizes = small;
-    TRY(input(context, 0, &x));
+/* An even number for threads that are awake, which are mostly two. */
+static size_t num_jobs_of(size_t num_products, size_t num_tiles, int is_awake) {
+    size_t most = num_products / (is_awake ? TEAM_PRODUCTS : JOB_PRODUCTS) + 1;
+    if (is_awake) most = most < TEAM_JOBS ? most + most % 2 : TEAM_JOBS;
+    return most < num_tiles ? most : num_tiles;
+}
+
+static Status *multiply(const Call *call, int rounds) {
+    const Weights *weights = call->attributes->weights;
+    Array x = *input(call, 0);
+    uint8_t small[SMALL_BYTES], *room = small;
     CHECK(x.rank && x.shape[x.rank - 1] == (int64_t)weights->depth);
-    Jobs jobs = {.product = {.weights = weights, .num_rows = x.size / weights->depth, .rounding = attributes->rounding},
+    Jobs jobs = {.product = {.weights = weights, .num_rows = x.size / weights->depth, .rounding = call->attributes->rounding},
                  .num_tiles = PACKED_WIDTH(weights->width) / TILE};
     Product *product = &jobs.product;
     x.shape[x.rank - 1] = (int64_t)weights->width;
-    TRY(output(context, 0, x.shape, x.rank, rounds ? (void *)&product->rounded : (void *)&product->plain));
+    TRY(output(call, 0, x.shape, x.rank, rounds ? (void *)&product->rounded : (void *)&product->plain));
     if (!x.size) return NULL;
-    if (2 * x.size > sizeof small) sizes = malloc(2 * x.size);
-    CHECK(sizes != NULL);
-    int8_t *centred = (int8_t *)sizes + x.size;
-    kernels->centre(x.data, x.size, sizes, centred);
-    product->sizes = sizes, product->centred = centred;
-    size_t most = x.size * weights->width / JOB_PRODUCTS + 1;
-    jobs.num_jobs = most < jobs.num_tiles ? most : jobs.num_tiles;
-    Status *status = each(context, jobs.num_jobs, multiply_some, &jobs, NULL);
-    if (sizes != small) free(sizes);
+    if (kernels->centre && 2 * x.size > sizeof small) room = malloc(2 * x.size);
+    CHECK(room);
+    product->x = x.data;
+    jobs.num_jobs = num_jobs_of(x.size * weights->width, jobs.num_tiles, has_team(call));
+    Status *status = kernels->centre ? centre(call, product, x.size, room) : NULL;
+    if (!status) status = each(call, jobs.num_jobs, multiply_some, &jobs, NULL);
+    if (room != small) free(room);
     return status;
 }
 
-Status *compute_product(const Attributes *attributes, Context *context) { return multiply(attributes, context, 0); }
+Status *compute_product(const Call *call) { return multiply(call, 0); }
 
-Status *compute_product_round(const Attributes *attributes, Context *context) {
-    return multiply(attributes, context, 1);
-}
+Status *compute_product_round(const Call *call) { return multiply(call, 1); }

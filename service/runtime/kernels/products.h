@@ -1,9 +1,10 @@
-/* Products of unsigned and signed bytes, exact, for processors that have no instruction for them (VNNI).
+/* Products of unsigned and signed bytes, exact.
  *
  * Knows: bytes, their scales. Does not know: models, ONNX Runtime.
  *
- * The instruction there is adds two products in 16 bits, where 255 * 127 twice does not fit. Inputs are therefore read
- * as x - 128: their sizes, at most 128, are multiplied by columns that have taken their signs, at most 127 each way.
+ * Some processors have an instruction for it (VNNI). That of the others adds two products in 16 bits, where 255 * 127
+ * twice does not fit. There inputs are read as x - 128: their sizes, at most 128, are multiplied by columns that have
+ * taken their signs, at most 127 each way.
  */
 #ifndef DRAGOMAN_PRODUCTS_H
 #define DRAGOMAN_PRODUCTS_H
@@ -11,8 +12,14 @@
 #include "rows.h"
 #include <stdlib.h>
 
-#define ROWS 4 /* that read a tile at once */
-#define IN_REGISTERS _Pragma("GCC unroll 4") /* numbers of an array only where every place in it is a constant */
+#if defined(__AVX512VNNI__)
+#define CENTRE 0 /* what inputs are read from */
+#define ROWS 8   /* that read a tile at once */
+#else
+#define CENTRE 128
+#define ROWS 4
+#endif
+#define IN_REGISTERS _Pragma("GCC unroll 8") /* numbers of an array only where every place in it is a constant */
 
 /* The sums of GROUP bytes side by side, four times. */
 INLINE __m128i sums_of_groups(__m128i bytes) {
@@ -61,6 +68,7 @@ static int pack_weights(const Columns *from, void *memory, Weights *to) {
     return !has_lowest;
 }
 
+#if !defined(__AVX512VNNI__)
 static void centre(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred) {
     size_t i = 0;
     for (; i + 32 <= size; i += 32) {
@@ -73,11 +81,12 @@ static void centre(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centre
         sizes[i] = (uint8_t)abs(centred[i]);
     }
 }
+#endif
 
-INLINE __m256i four_bytes(const void *from) {
+INLINE int32_t four_bytes(const void *from) {
     int32_t bytes;
     memcpy(&bytes, from, sizeof bytes);
-    return _mm256_set1_epi32(bytes);
+    return bytes;
 }
 
 /* As rounded_number in rows.h. */
@@ -112,6 +121,37 @@ INLINE void put(const Product *product, __m256i left_sums, __m256i right_sums, s
     } else memcpy(product->plain + at, values, rest * sizeof(float));
 }
 
+#if defined(__AVX512VNNI__)
+/* A tile of columns for num_rows rows, at most ROWS, from `row` on. Few rows have several sums each, since one waits for
+ * the last of its own. */
+INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_t num_rows) {
+    const Weights *weights = product->weights;
+    size_t depth = weights->depth, first = tile * TILE, k = 0;
+    const size_t parts = num_rows < 4 ? 4 : 1, stride = parts * GROUP;
+    const int8_t *numbers = weights->numbers + first * depth;
+    const uint8_t *x = product->x + row * depth;
+    __m512i sums[ROWS][4];
+    for (size_t r = 0; r < num_rows; r++)
+        for (size_t i = 0; i < parts; i++) sums[r][i] = _mm512_setzero_si512();
+    for (; k + stride <= depth; k += stride)
+        IN_REGISTERS for (size_t i = 0; i < parts; i++) {
+            __m512i columns = _mm512_load_si512(numbers + (k + i * GROUP) * TILE);
+            IN_REGISTERS for (size_t r = 0; r < num_rows; r++)
+                sums[r][i] = _mm512_dpbusd_epi32(
+                    sums[r][i], _mm512_set1_epi32(four_bytes(x + r * depth + k + i * GROUP)), columns);
+        }
+    for (; k < depth; k += GROUP) {
+        __m512i columns = _mm512_load_si512(numbers + k * TILE);
+        IN_REGISTERS for (size_t r = 0; r < num_rows; r++)
+            sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], _mm512_set1_epi32(four_bytes(x + r * depth + k)), columns);
+    }
+    IN_REGISTERS for (size_t r = 0; r < num_rows; r++) {
+        __m512i sum = sums[r][0];
+        for (size_t i = 1; i < parts; i++) sum = _mm512_add_epi32(sum, sums[r][i]);
+        put(product, _mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1), row + r, first);
+    }
+}
+#else
 /* A tile of columns for num_rows rows, at most ROWS, from `row` on. */
 INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_t num_rows) {
     const Weights *weights = product->weights;
@@ -126,7 +166,8 @@ INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_
         const __m256i *both = (const __m256i *)(numbers + k * TILE);
         __m256i left = _mm256_load_si256(both), right = _mm256_load_si256(both + 1);
         IN_REGISTERS for (size_t r = 0; r < num_rows; r++) {
-            __m256i size = four_bytes(sizes + r * depth + k), sign = four_bytes(centred + r * depth + k);
+            __m256i size = _mm256_set1_epi32(four_bytes(sizes + r * depth + k));
+            __m256i sign = _mm256_set1_epi32(four_bytes(centred + r * depth + k));
             __m256i more_left = _mm256_maddubs_epi16(size, _mm256_sign_epi8(left, sign));
             __m256i more_right = _mm256_maddubs_epi16(size, _mm256_sign_epi8(right, sign));
             lefts[r] = _mm256_add_epi32(lefts[r], _mm256_madd_epi16(more_left, ones));
@@ -137,11 +178,18 @@ INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_
     }
     IN_REGISTERS for (size_t r = 0; r < num_rows; r++) put(product, lefts[r], rights[r], row + r, first);
 }
+#endif
 
 static void multiply_tile(const Product *product, size_t tile) {
     size_t row = 0;
     for (; row + ROWS <= product->num_rows; row += ROWS) multiply_rows(product, tile, row, ROWS);
     switch (product->num_rows - row) {
+#if ROWS == 8
+    case 7: multiply_rows(product, tile, row, 7); break;
+    case 6: multiply_rows(product, tile, row, 6); break;
+    case 5: multiply_rows(product, tile, row, 5); break;
+    case 4: multiply_rows(product, tile, row, 4); break;
+#endif
     case 3: multiply_rows(product, tile, row, 3); break;
     case 2: multiply_rows(product, tile, row, 2); break;
     case 1: multiply_rows(product, tile, row, 1); break;

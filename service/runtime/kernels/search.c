@@ -2,13 +2,12 @@
  * computed, and the rows of service/engine/running_batch.py. Only moves that are allowed within a batch: which
  * sentences come and go is decided by the caller.
  *
- * Knows: candidates, hypotheses, rows of a cache. Does not know: ONNX Runtime.
+ * Knows: candidates, hypotheses, rows of a cache; that a chain may be asked to repeat itself. Does not know: graphs.
  */
+#include "node.h"
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include <time.h>
 
-#define EXPORTED __attribute__((visibility("default")))
 #define MAX_BEAMS 16
 #define SOME_DONE 1  /* a sentence's search is over */
 #define SOME_LOOP 2  /* a sentence repeats itself; whether more than its source, repetition.py says */
@@ -33,11 +32,13 @@ typedef struct {
 typedef struct {
     int64_t num_rows, num_candidates, num_groups, num_banned, places;
     int64_t num_blocks, max_rows, num_heads, capacity, position_bytes;
+    int64_t most_steps, until, num_steps, found; /* of one run of a chain: until when one may begin, in ns; results */
     int64_t *candidate_ids, *banned;
     float *log_probabilities;
     int64_t *tokens, *query_rows, *row_queries;
     int32_t *cached, *scratch; /* positions of each row; room for max_tokens times K ids */
     char *cache;
+    int64_t *moments; /* when each step of a run ended, in ns of CLOCK_MONOTONIC */
     Searches *groups;
 } Step;
 
@@ -251,4 +252,23 @@ EXPORTED int64_t dragoman_advance(const Step *step) {
     for (int64_t i = 0; i < step->num_groups; i++)
         found |= (step->groups[i].num_beams == 1 ? advance_greedy : advance_beams)(step, &step->groups[i]);
     return found;
+}
+
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+static int advance_and_ask(void *data) {
+    Step *step = data;
+    step->found |= dragoman_advance(step);
+    int64_t moment = step->moments[step->num_steps++] = now();
+    return !(step->found & (SOME_DONE | SOME_LOOP)) && step->num_steps < step->most_steps && moment < step->until;
+}
+
+/* Before a run of the step's graph: if that is a chain, it advances the searches itself, and goes on with the next step as
+ * long as there is nothing to look at. NULL: no more. Of this thread. */
+EXPORTED void dragoman_repeat(Step *step) {
+    repetition = (Repetition){step ? advance_and_ask : NULL, step};
 }

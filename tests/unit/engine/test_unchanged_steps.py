@@ -16,12 +16,12 @@ from service.engine import unchanged_steps
 from service.engine.batch_decoder import BatchDecoder
 from service.engine.request import Sentence
 from service.engine.running_batch import Active
-from service.engine.unchanged_steps import SOME_DONE, SOME_LOOP, SOME_MOVED, UnchangedSteps, library_call
+from service.engine.unchanged_steps import SOME_DONE, SOME_LOOP, SOME_MOVED, UnchangedSteps, library_calls
 from service.runtime.bundle import Shape
 from service.runtime.kv_cache import EncodedSources, KVCache
 from service.runtime.session import Candidates
 
-pytestmark = pytest.mark.skipif(library_call() is None, reason="no library: there was no C compiler to make it")
+pytestmark = pytest.mark.skipif(library_calls() is None, reason="no library: there was no C compiler to make it")
 
 END, BANNED, VOCABULARY, SIZE = 2, 4, 48, 40
 SHAPE = Shape(VOCABULARY, model_width=8, num_heads=2, num_encoder_layers=1, num_decoder_layers=2)
@@ -96,7 +96,7 @@ class Fast(Plain):
         )  # fmt: skip
         before = [group.rows.tolist() for group in groups]
         steps = UnchangedSteps(shape, self.cache, groups, self.rules.banned)
-        found = steps.run()
+        found = steps.run(1, [0.0])
         self.decoder.tokens[: len(ids)] = tokens
         assert bool(found & SOME_DONE) == any(done.any() for done in steps.done)
         assert found & SOME_MOVED or before == [group.rows.tolist() for group in groups]
@@ -163,10 +163,10 @@ def test_a_library_of_another_version_is_told_and_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its structures would be read with other fields."""
-    library_call.cache_clear()
+    library_calls.cache_clear()
     monkeypatch.setattr(unchanged_steps, "_Step", unchanged_steps.structure("Step", "num_rows", "groups"))
     try:
-        assert library_call() is None
+        assert library_calls() is None
         assert "another version" in caplog.text
     finally:
-        library_call.cache_clear()
+        library_calls.cache_clear()

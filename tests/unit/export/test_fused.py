@@ -14,16 +14,12 @@ import pytest
 
 from export import fused
 from export.graph_builder import GraphBuilder
-from export.graphs import source_mask, source_places
-from export.layers import Layers
-from export.matrices import Float32
-from export.packing import Packing
 from export.weights_file import WeightsFile
-from model.config import ModelConfig
 from service.runtime import kernels
 
 Arrays = dict[str, np.ndarray]
 HEADS = 4
+PROCESSORS = ["avx512vnni", "avx512", "avx2"]  # the best first
 needs_kernels = pytest.mark.skipif(
     kernels.library() is None,
     reason="built without libdragoman.so (no C compiler), or no AVX2, or DRAGOMAN_KERNELS=none",
@@ -102,6 +98,23 @@ def test_add_norm(width: int, rounds: bool) -> None:
     alone = case.run(case.own, feeds | {name: feeds[name][2:3] for name in ("x", "update")})
     for name, values in alone.items():
         assert np.array_equal(values, found[name][2:3])
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_norm_round(width: int) -> None:
+    def build(graph: GraphBuilder) -> list[tuple[str, type]]:
+        x = graph.input("x", np.float32, ["R", 1, width])
+        weight, bias = (graph.input(name, np.float32, [width]) for name in ("weight", "bias"))
+        rounding = graph.constant(0.02, np.float32), graph.constant(131, np.uint8)
+        return [(fused.norm_round(graph, x, (weight, bias, 1e-5), rounding), np.uint8)]
+
+    rng, case = np.random.default_rng(width), Case(build)
+    feeds: Arrays = {"x": rng.normal(0, 2, (5, 1, width)).astype(np.float32)}
+    feeds |= {name: rng.normal(1, 0.5, width).astype(np.float32) for name in ("weight", "bias")}
+    found, wanted = case.both(feeds)
+    assert_near(found, wanted)
+    (alone,), (together,) = case.run(case.own, feeds | {"x": feeds["x"][2:3]}).values(), found.values()
+    assert np.array_equal(alone, together[2:3])
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int8])
@@ -225,43 +238,6 @@ def test_cross_attention(kind: type, rounds: bool, beams: int) -> None:
     assert_near(written_at(feeds, found), written_at(feeds, wanted), atol=1e-4)
 
 
-@pytest.mark.parametrize("rounds", [False, True])
-@pytest.mark.parametrize("width", [16, 32, 48])
-def test_sentence_attention(width: int, rounds: bool) -> None:
-    config = ModelConfig(vocab_size=100, model_width=HEADS * width, num_heads=HEADS)
-
-    def plain(graph: GraphBuilder, joined: str, lengths: str, shape: str, mask: str, tokens: str, places: str) -> str:
-        layers = Layers(graph, config, {}, Float32())
-        query, key, value = layers.split(graph.op("Gather", joined, tokens), 3)
-        query, key, value = layers.heads(query, shape), layers.heads(key, shape, True), layers.heads(value, shape)
-        return graph.op("Gather", layers.attention(query, key, value, mask)[0], places)
-
-    def build(graph: GraphBuilder) -> list[tuple[str, type]]:
-        joined = graph.input("joined", np.float32, ["P", 3 * HEADS * width])
-        lengths, source = graph.input("lengths", np.int64, ["B"]), graph.input("source", np.int64, ["B", "S"])
-        shape = graph.op("Shape", source)
-        length = graph.op("Slice", shape, graph.constant([1], np.int64), graph.constant([2], np.int64))
-        is_token = source_places(graph, lengths, length)
-        packing = Packing(graph, is_token)
-        inputs = [joined, lengths, shape, source_mask(graph, is_token), packing.tokens, packing.places]
-        result = fused.sentence_attention(graph, inputs, HEADS, plain, rounding_of(graph, rounds))
-        return [(result, result_type(rounds))]
-
-    rng, case = np.random.default_rng(width), Case(build)
-    lengths = np.array([1, 5, 16, 23, 40, 2], np.int64)
-    feeds: Arrays = {
-        "joined": rng.normal(0, 1.5, (lengths.sum(), 3 * HEADS * width)).astype(np.float32),
-        "lengths": lengths,
-        "source": np.zeros((len(lengths), lengths.max()), np.int64),
-    }
-    found, wanted = case.both(feeds)
-    assert_near(found, wanted, atol=1e-4)
-    first, last = lengths[:3].sum(), lengths[:4].sum()
-    one = {"joined": feeds["joined"][first:last], "lengths": lengths[3:4], "source": np.zeros((1, 23), np.int64)}
-    (alone,) = case.run(case.own, one).values()
-    assert np.array_equal(alone, next(iter(found.values()))[first:last])
-
-
 def candidates_case() -> Case:
     def build(graph: GraphBuilder) -> list[tuple[str, type]]:
         logits, count = graph.input("logits", np.float32, ["R", 1, "V"]), graph.input("count", np.int64, [1])
@@ -281,8 +257,8 @@ def test_best_candidates(size: int, count: int) -> None:
     logits[2] = 0.25
     logits[3, 0, 1:] = -np.inf
     found, wanted = case.both({"logits": logits, "count": np.array([count], np.int64)})
-    assert np.array_equal(found["best_ids"], wanted["best_ids"])
-    assert_near({"v": found["best_log_probabilities"]}, {"v": wanted["best_log_probabilities"]})
+    assert np.array_equal(found["candidate_ids"], wanted["candidate_ids"])
+    assert_near({"v": found["candidate_log_probabilities"]}, {"v": wanted["candidate_log_probabilities"]})
 
 
 def test_what_is_not_a_number_stays_so() -> None:
@@ -290,9 +266,9 @@ def test_what_is_not_a_number_stays_so() -> None:
     logits[0, 0, 17] = np.nan
     case = candidates_case()
     found = case.run(case.own, {"logits": logits, "count": np.array([2], np.int64)})
-    assert np.isnan(found["best_log_probabilities"][0]).all()
-    assert ((found["best_ids"] >= 0) & (found["best_ids"] < 500)).all()
-    np.testing.assert_allclose(found["best_log_probabilities"][1], -np.log(500), rtol=1e-5)
+    assert np.isnan(found["candidate_log_probabilities"][0]).all()
+    assert ((found["candidate_ids"] >= 0) & (found["candidate_ids"] < 500)).all()
+    np.testing.assert_allclose(found["candidate_log_probabilities"][1], -np.log(500), rtol=1e-5)
 
 
 def test_candidates_of_what_is_not_a_number_are_each_another() -> None:
@@ -300,8 +276,8 @@ def test_candidates_of_what_is_not_a_number_are_each_another() -> None:
     logits[0, 0, 16:32] = np.nan
     case = candidates_case()
     found = case.run(case.own, {"logits": logits, "count": np.array([36], np.int64)})
-    assert len(set(found["best_ids"][0])) == 36
-    assert np.isnan(found["best_log_probabilities"]).all()
+    assert len(set(found["candidate_ids"][0])) == 36
+    assert np.isnan(found["candidate_log_probabilities"]).all()
 
 
 def test_equal_on_any_number_of_threads() -> None:
@@ -389,33 +365,6 @@ def test_sums_of_other_shapes_are_an_error(update: tuple[int, ...], size: int) -
         case.run(case.own, feeds)
 
 
-@pytest.mark.parametrize(
-    ("num_heads", "shape", "lengths"),
-    [
-        pytest.param(HEADS, (2, 48 * HEADS), [1], id="a token too many"),
-        pytest.param(HEADS, (2, 48 * HEADS), [3], id="a token too few"),
-        pytest.param(HEADS, (2, 48 * HEADS), [2, 0], id="an empty sentence"),
-        pytest.param(HEADS, (2, 48 * HEADS), [3, -1], id="a negative length"),
-        pytest.param(HEADS, (2, 50 * HEADS), [2], id="another width"),
-        pytest.param(HEADS, (2**60, 0), [2**60], id="no width"),
-        pytest.param(0, (2, 48), [2], id="no heads"),
-        pytest.param(2**60, (2, 48), [2], id="heads whose width overflows to 0"),
-        pytest.param(2**60 + 1, (2, 48), [2], id="heads whose width overflows to 48"),
-    ],
-)
-def test_sentences_that_do_not_fit_are_an_error(num_heads: int, shape: tuple[int, int], lengths: list[int]) -> None:
-    def build(graph: GraphBuilder) -> list[tuple[str, type]]:
-        inputs = [graph.input("joined", np.float32, ["P", "J"]), graph.input("lengths", np.int64, ["B"])]
-        inputs += [graph.constant([0], dtype) for dtype in (np.int64, np.float32, np.int64, np.int64)]
-        result = fused.sentence_attention(graph, inputs, num_heads, lambda body, *more: body.op("Neg", more[0]), None)
-        return [(result, np.float32)]
-
-    case = Case(build)
-    feeds: Arrays = {"joined": np.zeros(shape, np.float32), "lengths": np.array(lengths, np.int64)}
-    with pytest.raises(Exception, match="dragoman: not so"):
-        case.run(case.own, feeds)
-
-
 def test_sessions_are_made_while_others_run() -> None:
     case, rng = candidates_case(), np.random.default_rng(2)
     feeds: Arrays = {"logits": rng.normal(0, 5, (16, 1, 1000)).astype(np.float32), "count": np.array([4], np.int64)}
@@ -432,16 +381,19 @@ def test_more_candidates_than_there_are_is_an_error() -> None:
             case.run(case.own, {"logits": np.zeros((1, 1, 5), np.float32), "count": np.array([count], np.int64)})
 
 
-@pytest.mark.parametrize("kind", ["avx512", "avx2"])
+@pytest.mark.parametrize("kind", PROCESSORS)
 def test_what_other_processors_run_computes_the_same(kind: str) -> None:
-    """All kernels that this one can run, and products of bytes, which are ours on older ones."""
+    """All kernels that this one can run, and products of bytes, which are not ours on every one."""
     if kernels.VARIABLE in os.environ or kernels.PRODUCTS_VARIABLE in os.environ:
         pytest.skip("the kernels were chosen; only these are tested")
     if (kind, kernels.OWN) == (kernels.active(), kernels.products()):
         pytest.skip("these are what was tested above")
-    if kind == "avx512" and kernels.active() != kind:
-        pytest.skip("the processor has no AVX-512")
-    files = [__file__, str(Path(__file__).with_name("test_products.py"))]
+    if PROCESSORS.index(kind) < PROCESSORS.index(kernels.active()):
+        pytest.skip(f"the processor has no {kind}")
+    files = [
+        __file__,
+        *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("packed_operators", "products", "chain")),
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = os.environ | {kernels.VARIABLE: kind, kernels.PRODUCTS_VARIABLE: kernels.OWN}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
