@@ -69,6 +69,7 @@ LAZY = {
     "service/commands/verify.py": ("export.cli",),
 }
 MAX_LINES, MAX_LINES_MODEL = 320, 450
+MAX_COLUMNS = 120  # of C; of Python pyproject.toml says it
 MAX_FUNCTION_LINES = 40  # its docstring not counted
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 
@@ -156,6 +157,13 @@ def test_file_is_short_and_named_after_something(path: Path) -> None:
     num_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert num_lines <= (MAX_LINES_MODEL if is_long_kind else MAX_LINES), "look for the missing noun"
     assert path.stem not in VAGUE, "a file is named after the one thing in it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "service" / "runtime" / "kernels").glob("*.[ch]")), ids=name_of)
+def test_file_in_c_is_short_and_narrow(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MAX_LINES, "look for the missing noun"
+    assert [number for number, line in enumerate(lines, 1) if len(line) > MAX_COLUMNS] == []
 
 
 def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

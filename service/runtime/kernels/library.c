@@ -113,14 +113,16 @@ __attribute__((constructor)) static void prepare(void) {
         kernels = &kernels_v4;
     if (kernels == &kernels_v4 && !is_v4 && __builtin_cpu_supports("avx512vnni")) kernels = &kernels_vnni;
     chosen = getenv("DRAGOMAN_PRODUCTS");
-    has_products = chosen && !strcmp(chosen, "own") ? 1 : chosen && !strcmp(chosen, "onnxruntime") ? 0 : !has_more_than_kernels();
+    has_products = !has_more_than_kernels();
+    if (chosen && !strcmp(chosen, "own")) has_products = 1;
+    if (chosen && !strcmp(chosen, "onnxruntime")) has_products = 0;
     for (size_t i = 0; i < NUM_OPERATORS; i++)
         operators[i] = (Described){
             .interface = {.version = API_VERSION, .name = name, .provider = provider, .input_type = input_type,
                           .num_inputs = num_inputs, .output_type = output_type, .num_outputs = num_outputs,
-                          .destroy = destroy, .input_kind = input_kind, .output_kind = output_kind, .input_memory = zero,
-                          .variadic = {one, is_plain, one, one}, .create = create, .compute = compute,
-                          .first_version = one, .last_version = one},
+                          .destroy = destroy, .input_kind = input_kind, .output_kind = output_kind,
+                          .input_memory = zero, .variadic = {one, is_plain, one, one}, .create = create,
+                          .compute = compute, .first_version = one, .last_version = one},
             .description = &descriptions[i],
         };
 }

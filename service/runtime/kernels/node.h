@@ -12,7 +12,7 @@ typedef struct {
     const char *name;
     int inputs[MAX_INPUTS + 1], outputs[MAX_OUTPUTS + 1]; /* element types, ended by 0 */
     int num_counts, has_epsilon;                          /* which attributes it has */
-    Compute *compute; /* NULL: a chain */
+    Compute *compute;                                     /* NULL: a chain */
     enum { NO_PRODUCT, PLAIN_PRODUCT, ROUNDED_PRODUCT } product;
 } Description;
 
@@ -35,12 +35,13 @@ typedef struct {
     int *types;           /* of the values; 0: not known yet */
     size_t *last_readers; /* the part after which nobody needs a value */
     Array *constants;     /* of the values, those of inputs that never change; others have no data */
-    Run *idle;            /* runs that are over, kept for their memory: as many as there were at once, as large as they were */
+    Run *idle;            /* runs that are over: kept for their memory, as many and as large as there were at once */
     pthread_mutex_t keeping;
 } Node;
 
 /* What a thread's next node does, if it is a chain, after its last part: asks whether to begin again with the first.
- * Inputs and outputs stay where they are; what is asked may change the numbers there. For graphs of nothing but a chain. */
+ * Inputs and outputs stay where they are; what is asked may change the numbers there. For graphs of nothing but a
+ * chain. */
 typedef struct {
     int (*again)(void *data); /* NULL: once is enough */
     void *data;
@@ -51,7 +52,8 @@ extern _Thread_local Repetition repetition;
 /* make_node.c. Of one operator, whose attributes are those of the node. */
 Status *make_node(const Description *description, const void *info, Node **made);
 /* Of all that the attribute "parts" says (export/chain.py), in the words of `descriptions`. */
-Status *make_chain(const Description *chain, const Description *descriptions, size_t num_descriptions, const void *info, Node **made);
+Status *make_chain(const Description *chain, const Description *descriptions, size_t num_descriptions,
+                   const void *info, Node **made);
 void drop_node(Node *node);
 
 /* run_node.c. */

@@ -19,6 +19,17 @@ static size_t *starts_of(const Array *lengths, size_t num_tokens, size_t longest
     return NULL;
 }
 
+/* `work` for each sentence, while `*starts` says where they begin. */
+static Status *each_sentence(const Call *call, const Array *lengths, size_t num_tokens, size_t longest,
+                             const size_t **starts, void (*work)(void *, size_t), void *job) {
+    size_t *made = starts_of(lengths, num_tokens, longest);
+    CHECK(made);
+    *starts = made;
+    Status *status = each(call, lengths->size, work, job, NULL);
+    free(made);
+    return status;
+}
+
 typedef struct {
     const float *joined; /* (P, 3 * M) */
     const int64_t *lengths;
@@ -100,8 +111,8 @@ static void embed_sentence(void *job, size_t number) {
                        all->factor, all->positions + s * all->width, all->width, to);
 }
 
-/* Inputs: ids (B, S), lengths (B,), the embedding (V, M), the scales (V,) of 8-bit rows, a factor, the positions (T, M).
- * Output: the rows of the ids times the factor, and those of their places in the sentence added: (P, M). */
+/* Inputs: ids (B, S), lengths (B,), the embedding (V, M), the scales (V,) of 8-bit rows, a factor, the positions
+ * (T, M). Output: the rows of the ids times the factor, and those of their places in the sentence added: (P, M). */
 static Status *embed_packed(const Call *call, int is_bytes) {
     Array ids = *input(call, 0), lengths = *input(call, 1), rows = *input(call, 2), scales = *input(call, 3);
     Array factor = *input(call, is_bytes ? 4 : 3), table = *input(call, is_bytes ? 5 : 4);
@@ -121,12 +132,7 @@ static Status *embed_packed(const Call *call, int is_bytes) {
         num_tokens += (size_t)all.lengths[b];
     }
     TRY(output(call, 0, (int64_t[]){(int64_t)num_tokens, rows.shape[1]}, 2, &all.to));
-    size_t *starts = starts_of(&lengths, num_tokens, all.longest);
-    CHECK(starts);
-    all.starts = starts;
-    Status *status = each(call, lengths.size, embed_sentence, &all, NULL);
-    free(starts);
-    return status;
+    return each_sentence(call, &lengths, num_tokens, all.longest, &all.starts, embed_sentence, &all);
 }
 
 Status *compute_embed_packed(const Call *call) { return embed_packed(call, 0); }
@@ -155,8 +161,8 @@ static void unpack_sentence(void *job, size_t number) {
         }
 }
 
-/* Inputs: x (P, M), lengths (B,), ids (B, S) for their shape, the scale of 8-bit results. Output: (B, H, S, D), each head
- * of a sentence for itself; behind its end stands its last token again. */
+/* Inputs: x (P, M), lengths (B,), ids (B, S) for their shape, the scale of 8-bit results. Output: (B, H, S, D), each
+ * head of a sentence for itself; behind its end stands its last token again. */
 static Status *unpack_heads(const Call *call, int is_bytes) {
     Array x = *input(call, 0), lengths = *input(call, 1), ids = *input(call, 2);
     int64_t num_heads = call->attributes->counts[0];
@@ -170,12 +176,7 @@ static Status *unpack_heads(const Call *call, int is_bytes) {
         all.rounding.scale = *(float *)input(call, 3)->data;
     }
     TRY(output(call, 0, (int64_t[]){ids.shape[0], num_heads, ids.shape[1], width}, 4, &all.to));
-    size_t *starts = starts_of(&lengths, (size_t)x.shape[0], all.longest);
-    CHECK(starts);
-    all.starts = starts;
-    Status *status = each(call, lengths.size, unpack_sentence, &all, NULL);
-    free(starts);
-    return status;
+    return each_sentence(call, &lengths, (size_t)x.shape[0], all.longest, &all.starts, unpack_sentence, &all);
 }
 
 Status *compute_unpack_heads(const Call *call) { return unpack_heads(call, 0); }

@@ -5,9 +5,9 @@
 #define ALIGNMENT 64
 #define SMALL_BYTES 8192
 #define JOB_PRODUCTS 250000 /* of bytes, which a thread is woken for: some microseconds */
-#define CENTRED_BYTES 32768
-#define TEAM_PRODUCTS 65536  /* that threads share which are awake anyway */
-#define TEAM_JOBS 32         /* of these, at most: to take one costs a tenth of a microsecond */
+#define TEAM_PRODUCTS 65536 /* that threads share which are awake anyway */
+#define TEAM_JOBS 32        /* of these, at most: to take one costs a tenth of a microsecond */
+#define CENTRED_BYTES 32768 /* of inputs, a job of such threads */
 
 /* Weights that are packed once for all sessions of the process that have the same. */
 typedef struct Shared {
@@ -135,9 +135,10 @@ static Status *multiply(const Call *call, int rounds) {
     Array x = *input(call, 0);
     uint8_t small[SMALL_BYTES], *room = small;
     CHECK(x.rank && x.shape[x.rank - 1] == (int64_t)weights->depth);
-    Jobs jobs = {.product = {.weights = weights, .num_rows = x.size / weights->depth, .rounding = call->attributes->rounding},
-                 .num_tiles = PACKED_WIDTH(weights->width) / TILE};
+    Jobs jobs = {.num_tiles = PACKED_WIDTH(weights->width) / TILE};
     Product *product = &jobs.product;
+    product->weights = weights, product->num_rows = x.size / weights->depth;
+    product->rounding = call->attributes->rounding;
     x.shape[x.rank - 1] = (int64_t)weights->width;
     TRY(output(call, 0, x.shape, x.rank, rounds ? (void *)&product->rounded : (void *)&product->plain));
     if (!x.size) return NULL;

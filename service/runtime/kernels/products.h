@@ -122,8 +122,8 @@ INLINE void put(const Product *product, __m256i left_sums, __m256i right_sums, s
 }
 
 #if defined(__AVX512VNNI__)
-/* A tile of columns for num_rows rows, at most ROWS, from `row` on. Few rows have several sums each, since one waits for
- * the last of its own. */
+/* A tile of columns for num_rows rows, at most ROWS, from `row` on. Few rows have several sums each, since one waits
+ * for the last of its own. */
 INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_t num_rows) {
     const Weights *weights = product->weights;
     size_t depth = weights->depth, first = tile * TILE, k = 0;
@@ -183,13 +183,11 @@ INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_
 static void multiply_tile(const Product *product, size_t tile) {
     size_t row = 0;
     for (; row + ROWS <= product->num_rows; row += ROWS) multiply_rows(product, tile, row, ROWS);
+    if (ROWS > 4 && row + 4 <= product->num_rows) {
+        multiply_rows(product, tile, row, 4);
+        row += 4;
+    }
     switch (product->num_rows - row) {
-#if ROWS == 8
-    case 7: multiply_rows(product, tile, row, 7); break;
-    case 6: multiply_rows(product, tile, row, 6); break;
-    case 5: multiply_rows(product, tile, row, 5); break;
-    case 4: multiply_rows(product, tile, row, 4); break;
-#endif
     case 3: multiply_rows(product, tile, row, 3); break;
     case 2: multiply_rows(product, tile, row, 2); break;
     case 1: multiply_rows(product, tile, row, 1); break;

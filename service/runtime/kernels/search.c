@@ -267,8 +267,8 @@ static int advance_and_ask(void *data) {
     return !(step->found & (SOME_DONE | SOME_LOOP)) && step->num_steps < step->most_steps && moment < step->until;
 }
 
-/* Before a run of the step's graph: if that is a chain, it advances the searches itself, and goes on with the next step as
- * long as there is nothing to look at. NULL: no more. Of this thread. */
+/* Before a run of the step's graph: if that is a chain, it advances the searches itself, and goes on with the next step
+ * as long as there is nothing to look at. NULL: no more. Of this thread. */
 EXPORTED void dragoman_repeat(Step *step) {
     repetition = (Repetition){step ? advance_and_ask : NULL, step};
 }

@@ -1,7 +1,7 @@
 /* Threads that work on one thing after the other together, without sleeping in between.
  *
- * Who comes first leads: it says what there is to do, and does as much of it as it gets to. Whoever else comes helps until
- * the leader is done. Nobody has to come, and nobody is waited for but for work that was taken.
+ * Who comes first leads: it says what there is to do, and does as much of it as it gets to. Whoever else comes helps
+ * until the leader is done. Nobody has to come, and nobody is waited for but for work that was taken.
  */
 #ifndef DRAGOMAN_TEAM_H
 #define DRAGOMAN_TEAM_H
@@ -19,8 +19,8 @@
 
 typedef struct {
     atomic_int has_leader, is_over;
-    /* What is to be done now: which job, how many numbers it has, and which of them is next. In one word, so that nobody
-     * takes a number of another job than the one that was looked at. */
+    /* What is to be done now: which job, how many numbers it has, and which of them is next. In one word, so that
+     * nobody takes a number of another job than the one that was looked at. */
     _Atomic uint64_t ticket;
     atomic_size_t num_done; /* by helpers */
     void (*work)(void *, size_t);
