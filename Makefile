@@ -17,7 +17,7 @@ THIRD_CHECKPOINT = $(lastword $(sort $(wildcard runs/en-fr-third/step-*)))
 CHECKPOINT ?= runs/en-fr-mean
 # A third of version 7, two thirds of the sixth run's end.
 SIXTH_MEAN := third fourth fifth fifth $(foreach part,1 2 3 4 5 6 7 8,sixth)
-EXPORT_FLAGS := --model-version 9 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
+EXPORT_FLAGS := --model-version 10 --max-source-tokens 72 --max-target-tokens 160 --lower-capitals --plain-quotes \
 	--golden model/recipes/en-fr-golden.txt --card model/recipes/en-fr-card.json \
 	--calibration $(DRAGOMAN_DATA)/en-fr/tatoeba.train.tsv.gz --calibration $(DRAGOMAN_DATA)/en-fr/europarl.en.bz2
 

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.byte_products import together
+from export.input_scales import SMALLEST, InputScale, choose
 from model.config import ModelConfig
 from model.machine import one_thread
 from model.reference_decode import batch_greedy
@@ -34,9 +36,6 @@ MAX_SAMPLES = 768
 # was hardly ever used may be used by other text.
 CACHE_ROOM, LEAST_SHARE = 1.2, 0.01
 BATCH_SENTENCES = 32
-SMALLEST = 1e-8
-# Shares of the difficulty that move from input to matrix, and shares of the largest input that are not clipped.
-STRENGTHS, CLIPS = (0.3, 0.45, 0.6, 0.75, 0.9), (1.0, 0.85, 0.7)
 OUTPUT = "output_projection"
 MADE = "{}, what it makes"  # of a linear layer's name: its output, where that goes to a cache
 
@@ -74,31 +73,6 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
-class InputScale:
-    """How a product's input becomes unsigned 8-bit numbers: round(x / scale) + zero_point.
-
-    Attributes:
-        factors: (K,) what the graph divides the input's channels by before, and multiplies the matrix's rows by; None:
-            nothing, or whatever makes the input has done it.
-    """
-
-    scale: float
-    zero_point: int
-    factors: Array | None = field(default=None, compare=False)
-
-    @classmethod
-    def spanning(cls, above: float, below: float) -> "InputScale":
-        """For inputs from -below to above, neither negative; what lies outside is clipped."""
-        scale = max((above + below) / 255, SMALLEST)
-        return cls(scale, min(round(below / scale), 255))
-
-    def rounded(self, x: Array) -> Array:
-        """``x``, its channels divided already, as the product takes it."""
-        steps = np.clip(np.rint(x / self.scale) + self.zero_point, 0, 255) - self.zero_point
-        return np.asarray(steps * np.float32(self.scale), np.float32)
-
-
-@dataclass(frozen=True, slots=True)
 class Site:
     """One input, what makes it and which products read it.
 
@@ -109,6 +83,11 @@ class Site:
 
     readers: tuple[str, ...]
     makers: tuple[str, ...] = ()
+
+    @property
+    def inputs_may_move(self) -> bool:
+        """Whether its channels may stand in any order, and are mostly zero: those between feed-forward matrices."""
+        return bool(self.makers) and self.readers[0].endswith("feed_forward.outer")
 
 
 def sites(model: Transformer) -> list[Site]:
@@ -237,39 +216,6 @@ def scale_caches(model: Transformer, state: State, largest: Mapping[str, Array])
     return scales
 
 
-def columns_quantized(weight: Array) -> Array:
-    scale = np.maximum(np.abs(weight).max(axis=0), SMALLEST) / 127
-    return np.asarray(np.rint(weight / scale) * scale, np.float32)
-
-
-def equalizer(largest: Array, weight: Array, strength: float) -> Array:
-    """c_k = max |x_k| ** strength / max |w_k| ** (1 - strength), and 1 for channels that are always zero."""
-    inputs, rows = np.maximum(largest, SMALLEST), np.maximum(np.abs(weight).max(axis=1), SMALLEST)
-    factors = inputs**strength / rows ** (1 - strength)
-    return np.where(largest > SMALLEST, factors, 1.0).astype(np.float32)
-
-
-def choose(recorder: Recorder, weight: Array) -> tuple[Array, InputScale]:
-    """The c_k (K,) and the input scale with the least squared error of the product on the sample.
-
-    Args:
-        weight: (K, N), all readers side by side.
-    """
-    above, below = recorder.ends()
-    largest, sample = recorder.top(), recorder.sample()
-    exact = sample @ weight
-    candidates = [np.ones_like(largest), *(equalizer(largest, weight, strength) for strength in STRENGTHS)]
-    found: list[tuple[float, Array, InputScale]] = []
-    for factors in candidates:
-        rounded_weight = columns_quantized(weight * factors[:, None])
-        for clip in CLIPS:
-            scale = InputScale.spanning(clip * float((above / factors).max()), clip * float((below / factors).max()))
-            product = scale.rounded(sample / factors) @ rounded_weight
-            found.append((float(np.square(product - exact).mean()), factors, scale))
-    _, factors, input_scale = min(found, key=lambda entry: entry[0])
-    return factors, input_scale
-
-
 def equalize(
     model: Transformer, state: Mapping[str, Any], recorders: Mapping[str, Recorder]
 ) -> tuple[State, dict[str, InputScale], dict[str, float]]:
@@ -286,16 +232,20 @@ def equalize(
     largest = {name: recorders[MADE.format(name)].top() for name in cached_layers(model)}
     for site in sites(model):
         weight = np.concatenate([changed[f"{reader}.weight"].T for reader in site.readers], axis=1)
-        factors, scale = choose(recorders[site.readers[0]], weight)
+        recorder = recorders[site.readers[0]]
+        factors, scale = choose(*recorder.ends(), recorder.sample(), weight)
         if not site.makers:
             scales |= dict.fromkeys(site.readers, replace(scale, factors=None if (factors == 1).all() else factors))
             continue
+        order: Any = slice(None)
+        if site.inputs_may_move:
+            order = together(scale.rounded(recorder.sample() / factors) != scale.zero_point)
         for maker in site.makers:
             values = changed[maker]
-            changed[maker] = values / (factors[:, None] if values.ndim == 2 else factors)
+            changed[maker] = (values / (factors[:, None] if values.ndim == 2 else factors))[order]
             if (name := maker.removesuffix(".weight")) in largest:
                 largest[name] = largest[name] / factors
         for reader in site.readers:
-            changed[f"{reader}.weight"] = changed[f"{reader}.weight"] * factors
+            changed[f"{reader}.weight"] = (changed[f"{reader}.weight"] * factors)[:, order]
             scales[reader] = scale
     return changed, scales, scale_caches(model, changed, largest)

@@ -59,6 +59,32 @@ def product(graph: GraphBuilder, x: str, rounding: Rounding, columns: Columns, t
     return result
 
 
+def scale_round(graph: GraphBuilder, x: str, width: int, factors: str, rounding: Rounding) -> str:
+    """x (..., width) times ``factors`` (width,), if there are any, rounded."""
+
+    def meaning(body: GraphBuilder, x: str, *more: str) -> list[str]:
+        *factors, scale, zero_point = more
+        return [rounded(body, body.op("Mul", x, *factors) if factors else x, (scale, zero_point))]
+
+    inputs = [x, *([factors] if factors else []), *rounding]
+    if width % MULTIPLE:
+        return meaning(graph, *inputs)[0]
+    result = f"{x}_rounded_{len(graph.nodes)}"
+    graph.function("ScaleRound" if factors else "Round", inputs, [result], meaning)
+    return result
+
+
+def silu(graph: GraphBuilder, x: str) -> str:
+    """x / (1 + e^-x), of any shape whose last dimension is a multiple of MULTIPLE."""
+    result = f"{x}_silu"
+
+    def meaning(body: GraphBuilder, x: str) -> list[str]:
+        return [body.op("Mul", x, body.op("Sigmoid", x))]
+
+    graph.function("Silu", [x], [result], meaning)
+    return result
+
+
 def embed(graph: GraphBuilder, ids: str, positions: str, table: Sequence[str], factor: float, places: str) -> str:
     """Rows ``ids`` (R,) of an embedding times ``factor``, plus rows ``positions`` (R,) int32 of ``places``: (R, 1, M).
 

@@ -161,10 +161,13 @@ class Layers:
         return self.linear(self.activation(self.linear(x, f"{name}.inner")), outer)
 
     def activation(self, x: str) -> str:
+        """Of the numbers between two feed-forward matrices."""
         if self.config.activation == "relu":
             return self.graph.op("Relu", x)
         if self.config.activation == "gelu":
             return self.graph.op("Gelu", x, approximate="none")
+        if self.is_fused and self.config.feed_forward_width % fused.MULTIPLE == 0:
+            return fused.silu(self.graph, x)
         return self.graph.op("Mul", x, self.graph.op("Sigmoid", x))
 
     def heads(self, x: str, sentences_and_length: str, transposed: bool = False) -> str:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from export import fused
-from export.calibrate import OUTPUT, InputScale
+from export.byte_products import LIMIT, SMALLEST_SCALE, column_scales
+from export.calibrate import OUTPUT
 from export.graph_builder import CONTRIB, GraphBuilder
+from export.input_scales import InputScale
 
 Array = NDArray[np.generic]
-SMALLEST_SCALE = 1e-12  # an all-zero column of a matrix would divide by zero
 
 
 class Linear(NamedTuple):
@@ -138,8 +139,8 @@ class PerRowInt8(Plain):
     def quantize(self, weight: Array) -> tuple[Array, Array]:
         """Symmetric, by column: (K, N) float32 -> int8 in [-127, 127] and (N,) scales."""
         limit = np.abs(weight).max(axis=0)
-        scale = np.maximum(limit, SMALLEST_SCALE).astype(np.float32) / np.float32(127)
-        return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+        scale = np.maximum(limit, SMALLEST_SCALE).astype(np.float32) / np.float32(LIMIT)
+        return np.clip(np.rint(weight / scale), -LIMIT, LIMIT).astype(np.int8), scale
 
     def multiply(self, graph: GraphBuilder, x: str, columns: str, scales: str) -> str:
         # An all-zero row has scale 0: whatever its quotients 0 / 0 round to, the product is multiplied by 0 again.
@@ -211,14 +212,15 @@ class StaticInt8(PerRowInt8):
         if first not in self.scales:
             return super().linear(graph, x, layer, then)
         chosen = self.scales[first]
+        rounding = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
+        divisor, key = "", f"{x} rounded by {rounding[0]} around {rounding[1]}"
         if chosen.factors is not None:
-            x = graph.op("Mul", x, graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32)))
-            weight = np.asarray(weight, np.float32) * chosen.factors[:, None]
-        scale, zero_point = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
-        key = f"{x} rounded by {scale} around {zero_point}"
+            divisor = graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32))
+            weight, key = np.asarray(weight, np.float32) * chosen.factors[:, None], f"{key}, divided by {divisor}"
         if key not in graph.shared:
-            self.keep_rounded(graph, x, (scale, zero_point), graph.op("QuantizeLinear", x, scale, zero_point))
-        rounded, column_scale = self.quantize(weight)
+            graph.shared[key] = fused.scale_round(graph, x, weight.shape[0], divisor, rounding)
+        column_scale = column_scales(weight)
+        rounded = np.rint(np.divide(weight, column_scale)).astype(np.int8)
         columns, scales = graph.weight(f"{name}.int8", rounded), graph.weight(f"{name}.scale", column_scale)
         stored = fused.Columns(weight.shape[0], columns, scales, graph.weight(f"{name}.bias", bias))
-        return fused.product(graph, graph.shared[key], (scale, zero_point), stored, then)
+        return fused.product(graph, graph.shared[key], rounding, stored, then)

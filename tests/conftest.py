@@ -27,8 +27,12 @@ def sentences(count: int, seed: int = 3) -> list[str]:
     return [" ".join(words[n % len(words)] for n in row[: 2 + row[0] % 22]) for row in numbers]
 
 
-def random_model(**changes: object) -> Transformer:
-    """A model that ends its sentences now and then: its end token is as likely as the best of the others."""
+def random_model(factor: float = 4.0, **changes: object) -> Transformer:
+    """A model that ends its sentences now and then: its end token is as likely as the best of the others.
+
+    Args:
+        factor: how much larger than usual matrices are. The larger, the more becomes of what is rounded.
+    """
     torch.manual_seed(11)
     shape = {
         "vocab_size": VOCAB_SIZE,
@@ -45,7 +49,7 @@ def random_model(**changes: object) -> Transformer:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "embedding" not in name:
-                parameter.mul_(4.0) if parameter.dim() == 2 else parameter.add_(torch.randn_like(parameter) * 0.1)
+                parameter.mul_(factor) if parameter.dim() == 2 else parameter.add_(torch.randn_like(parameter) * 0.1)
         model.target_embedding.weight[END] = 0.0
         if model.output_bias is not None:
             model.output_bias.zero_()[END] = 2.75

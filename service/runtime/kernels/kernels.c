@@ -6,6 +6,8 @@
 
 const Kernels KERNELS = {
     .round_row = round_row,
+    .scale_round_row = scale_round_row,
+    .silu_row = silu_row,
     .round_signed = round_signed,
     .embed = embed,
     .add_norm = add_norm,
@@ -16,7 +18,7 @@ const Kernels KERNELS = {
     .best_candidates = best_candidates,
     .pack_weights = pack_weights,
 #if !defined(__AVX512VNNI__)
-    .centre = centre,
+    .split = split,
 #endif
     .multiply_tile = multiply_tile,
 };

@@ -33,22 +33,38 @@ typedef struct {
 } Columns;
 
 /* The same for multiplying: the numbers in tiles (depth / GROUP, TILE, GROUP), and what is done to each column's sums:
- * (sum + correction) * factor + bias. All in one piece of memory, of PACKED_BYTES. */
+ * (sum + correction) * factor + bias. All in one piece of memory, of PACKED_BYTES. And where the inputs' window starts,
+ * and whether four products of what is near fit into 16 bits. */
 typedef struct {
     size_t depth, width;
     int8_t *numbers;
     int32_t *corrections;
     float *factors, *bias;
+    int start, fit_in_fours;
 } Weights;
 #define PACKED_BYTES(depth, width) (PACKED_WIDTH(width) * ((depth) + sizeof(int32_t) + 2 * sizeof(float)))
 
-/* Rows of bytes (num_rows, depth), where they are centred also so, and the sizes of that; and where the products go
- * (num_rows, width): to `rounded`, or where that is NULL to `plain`. */
+typedef struct {
+    uint32_t group;
+    int32_t bytes;
+} Listed;
+
+/* A row of bytes in two parts: what is near a window's start (depth,), and of what is far the groups that are not zero;
+ * where the near one is mostly zero, its groups that are not, too. LIST_ROOM for each list. */
+typedef struct {
+    uint8_t *near;
+    Listed *far, *some;
+    size_t num_far, num_some;
+    int is_listed;
+} InputRow;
+#define LIST_ROOM(depth) (((depth) / GROUP + 7) / 8 * 8)
+
+/* Rows of bytes (num_rows, depth), where they are split also so; and where the products go (num_rows, width): to
+ * `rounded`, or where that is NULL to `plain`. */
 typedef struct {
     const Weights *weights;
     const uint8_t *x;
-    const uint8_t *sizes;
-    const int8_t *centred;
+    InputRow *rows;
     size_t num_rows;
     float *plain;
     uint8_t *rounded;
@@ -67,6 +83,10 @@ typedef struct {
 typedef struct {
     /* x (size,) rounded to unsigned and signed bytes. */
     void (*round_row)(const float *x, size_t size, Rounding rounding, uint8_t *to);
+    /* The same of x times as many factors. */
+    void (*scale_round_row)(const float *x, const float *factors, size_t size, Rounding rounding, uint8_t *to);
+    /* x / (1 + e^-x). */
+    void (*silu_row)(const float *x, size_t size, float *to);
     void (*round_signed)(const float *x, size_t size, Rounding rounding, int8_t *to);
     /* A row of an embedding, of bytes or of floats, times `scale` and `factor`, plus `position`; (width,) each. */
     void (*embed)(const void *row, int is_bytes, float scale, float factor, const float *position, size_t width,
@@ -90,8 +110,8 @@ typedef struct {
     void (*best_candidates)(const float *logits, size_t size, size_t count, float *maxima, float *values, int64_t *ids);
     /* Fills PACKED_BYTES of `memory`; 0: there is a -128, whose size is no signed byte. */
     int (*pack_weights)(const Columns *from, void *memory, Weights *to);
-    /* x - 128, and its sizes; (size,) each. NULL: not needed. */
-    void (*centre)(const uint8_t *x, size_t size, uint8_t *sizes, int8_t *centred);
+    /* x (depth,) in parts, for a window from `start` on; there is room for them. NULL: not needed. */
+    void (*split)(const uint8_t *x, size_t depth, int start, InputRow *to);
     /* All rows of one tile of the columns. */
     void (*multiply_tile)(const Product *product, size_t tile);
 } Kernels;

@@ -58,6 +58,7 @@ typedef Status *Compute(const Call *);
 
 Compute compute_embed, compute_embed_int8, compute_embed_packed, compute_embed_packed_int8;
 Compute compute_norm_round, compute_add_norm, compute_add_norm_round, compute_best_candidates;
+Compute compute_round, compute_scale_round, compute_silu;
 Compute compute_self_attention, compute_self_attention_int8, compute_self_attention_int8_round;
 Compute compute_cross_attention, compute_cross_attention_int8, compute_cross_attention_int8_round;
 Compute compute_packed_attention, compute_packed_attention_round;

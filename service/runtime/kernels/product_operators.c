@@ -4,10 +4,11 @@
 
 #define ALIGNMENT 64
 #define SMALL_BYTES 8192
+#define ROW_ROOM(depth) (sizeof(InputRow) + 2 * LIST_ROOM(depth) * sizeof(Listed) + (depth))
 #define JOB_PRODUCTS 250000 /* of bytes, which a thread is woken for: some microseconds */
 #define TEAM_PRODUCTS 65536 /* that threads share which are awake anyway */
 #define TEAM_JOBS 32        /* of these, at most: to take one costs a tenth of a microsecond */
-#define CENTRED_BYTES 32768 /* of inputs, a job of such threads */
+#define SPLIT_BYTES 32768 /* of inputs, a job of such threads */
 
 /* Weights that are packed once for all sessions of the process that have the same. */
 typedef struct Shared {
@@ -25,7 +26,7 @@ static void drop(Shared *shared) {
 }
 
 static int are_same(const Weights *a, const Weights *b) {
-    return a->depth == b->depth && a->width == b->width &&
+    return a->depth == b->depth && a->width == b->width && a->start == b->start &&
            !memcmp(a->numbers, b->numbers, PACKED_BYTES(a->depth, a->width));
 }
 
@@ -82,14 +83,18 @@ void release_weights(const Weights *weights) {
     if (is_last) drop(held);
 }
 
-/* How many weights are held; for tests. */
-EXPORTED int64_t dragoman_num_weights(void) {
+static int64_t count_weights(int only_wide) {
     int64_t count = 0;
     pthread_mutex_lock(&sharing);
-    for (Shared *shared = all_shared; shared; shared = shared->next) count++;
+    for (Shared *shared = all_shared; shared; shared = shared->next)
+        count += !only_wide || !shared->weights.fit_in_fours;
     pthread_mutex_unlock(&sharing);
     return count;
 }
+
+/* How many weights are held, and of how many no four products fit into 16 bits; for tests. */
+EXPORTED int64_t dragoman_num_weights(void) { return count_weights(0); }
+EXPORTED int64_t dragoman_num_wide_weights(void) { return count_weights(1); }
 
 typedef struct {
     Product product;
@@ -97,24 +102,31 @@ typedef struct {
 } Jobs;
 
 typedef struct {
-    const uint8_t *x;
-    uint8_t *sizes;
-    int8_t *centred;
-    size_t size, at_a_time;
-} Centring;
+    Product *product;
+    size_t at_a_time;
+} Splitting;
 
-static void centre_some(void *job, size_t number) {
-    const Centring *all = job;
-    size_t first = number * all->at_a_time, rest = all->size - first;
-    kernels->centre(all->x + first, rest < all->at_a_time ? rest : all->at_a_time, all->sizes + first,
-                    all->centred + first);
+static void split_some(void *job, size_t number) {
+    const Splitting *all = job;
+    const Product *product = all->product;
+    size_t depth = product->weights->depth, first = number * all->at_a_time, rest = product->num_rows - first;
+    size_t end = first + (rest < all->at_a_time ? rest : all->at_a_time);
+    for (size_t row = first; row < end; row++)
+        kernels->split(product->x + row * depth, depth, product->weights->start, &product->rows[row]);
 }
 
-/* What product->x is less 128, and its sizes, in room for twice as many bytes. */
-static Status *centre(const Call *call, Product *product, size_t size, uint8_t *room) {
-    Centring centring = {product->x, room, (int8_t *)room + size, size, has_team(call) ? CENTRED_BYTES : size};
-    product->sizes = centring.sizes, product->centred = centring.centred;
-    return each(call, (size + centring.at_a_time - 1) / centring.at_a_time, centre_some, &centring, NULL);
+/* The parts of product->x, in room for ROW_ROOM of each row. */
+static Status *split(const Call *call, Product *product, void *room) {
+    size_t depth = product->weights->depth, num_rows = product->num_rows, list_room = LIST_ROOM(depth);
+    Listed *lists = (Listed *)((InputRow *)room + num_rows);
+    uint8_t *near = (uint8_t *)(lists + num_rows * 2 * list_room);
+    product->rows = room;
+    for (size_t row = 0; row < num_rows; row++) {
+        Listed *far = lists + row * 2 * list_room;
+        product->rows[row] = (InputRow){.near = near + row * depth, .far = far, .some = far + list_room};
+    }
+    Splitting splitting = {product, has_team(call) ? SPLIT_BYTES / depth + 1 : num_rows};
+    return each(call, (num_rows + splitting.at_a_time - 1) / splitting.at_a_time, split_some, &splitting, NULL);
 }
 
 static void multiply_some(void *data, size_t number) {
@@ -133,7 +145,8 @@ static size_t num_jobs_of(size_t num_products, size_t num_tiles, int is_awake) {
 static Status *multiply(const Call *call, int rounds) {
     const Weights *weights = call->attributes->weights;
     Array x = *input(call, 0);
-    uint8_t small[SMALL_BYTES], *room = small;
+    size_t small[SMALL_BYTES / sizeof(size_t)];
+    void *room = small;
     CHECK(x.rank && x.shape[x.rank - 1] == (int64_t)weights->depth);
     Jobs jobs = {.num_tiles = PACKED_WIDTH(weights->width) / TILE};
     Product *product = &jobs.product;
@@ -142,11 +155,12 @@ static Status *multiply(const Call *call, int rounds) {
     x.shape[x.rank - 1] = (int64_t)weights->width;
     TRY(output(call, 0, x.shape, x.rank, rounds ? (void *)&product->rounded : (void *)&product->plain));
     if (!x.size) return NULL;
-    if (kernels->centre && 2 * x.size > sizeof small) room = malloc(2 * x.size);
+    size_t bytes = kernels->split ? product->num_rows * ROW_ROOM(weights->depth) : 0;
+    if (bytes > sizeof small) room = malloc(bytes);
     CHECK(room);
     product->x = x.data;
     jobs.num_jobs = num_jobs_of(x.size * weights->width, jobs.num_tiles, has_team(call));
-    Status *status = kernels->centre ? centre(call, product, x.size, room) : NULL;
+    Status *status = kernels->split ? split(call, product, room) : NULL;
     if (!status) status = each(call, jobs.num_jobs, multiply_some, &jobs, NULL);
     if (room != small) free(room);
     return status;

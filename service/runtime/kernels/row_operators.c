@@ -1,4 +1,4 @@
-/* Embed, NormRound, AddNorm, AddNormRound, BestCandidates: operators on rows. */
+/* Embed, NormRound, AddNorm, AddNormRound, Round, ScaleRound, Silu, BestCandidates: operators on rows. */
 #include "operator.h"
 
 /* Inputs: ids and positions (R,), the embedding (V, M), the scales (V,) of 8-bit rows, a factor, the positions (P, M).
@@ -85,6 +85,53 @@ Status *compute_norm_round(const Call *call) { return norm(call, 0, 1); }
 Status *compute_add_norm(const Call *call) { return norm(call, 1, 0); }
 
 Status *compute_add_norm_round(const Call *call) { return norm(call, 1, 1); }
+
+typedef struct {
+    const float *x, *factors; /* no factors: times one */
+    size_t width, rows;
+    float *activated;
+    uint8_t *rounded; /* NULL: it is activated */
+    Rounding rounding;
+} Mapping;
+
+static void map_rows(void *job, size_t part) {
+    const Mapping *all = job;
+    size_t width = all->width, row = part * ROWS_AT_A_TIME, last = row + ROWS_AT_A_TIME;
+    for (; row < last && row < all->rows; row++) {
+        const float *x = all->x + row * width;
+        uint8_t *rounded = all->rounded + row * width;
+        if (!all->rounded) kernels->silu_row(x, width, all->activated + row * width);
+        else if (all->factors) kernels->scale_round_row(x, all->factors, width, all->rounding, rounded);
+        else kernels->round_row(x, width, all->rounding, rounded);
+    }
+}
+
+static Status *map(const Call *call, Mapping all, int rounds) {
+    Array x = *input(call, 0);
+    CHECK(x.rank && x.shape[x.rank - 1] && x.shape[x.rank - 1] % MULTIPLE == 0);
+    all.x = x.data, all.width = (size_t)x.shape[x.rank - 1], all.rows = x.size / all.width;
+    TRY(output(call, 0, x.shape, x.rank, rounds ? (void *)&all.rounded : (void *)&all.activated));
+    return each(call, (all.rows + ROWS_AT_A_TIME - 1) / ROWS_AT_A_TIME, map_rows, &all, NULL);
+}
+
+/* Inputs: x (..., K), the rounding. Output: x rounded. */
+Status *compute_round(const Call *call) {
+    Mapping all = {0};
+    TRY(rounding_from(call, 1, &all.rounding));
+    return map(call, all, 1);
+}
+
+/* Inputs: x (..., K), factors (K,), the rounding. Output: x times the factors, rounded. */
+Status *compute_scale_round(const Call *call) {
+    const Array *x = input(call, 0), *factors = input(call, 1);
+    Mapping all = {.factors = factors->data};
+    CHECK(x->rank && (int64_t)factors->size == x->shape[x->rank - 1]);
+    TRY(rounding_from(call, 2, &all.rounding));
+    return map(call, all, 1);
+}
+
+/* Input and output: x (..., K). */
+Status *compute_silu(const Call *call) { return map(call, (Mapping){0}, 0); }
 
 typedef struct {
     const float *logits;

@@ -25,6 +25,19 @@ static void round_row(const float *x, size_t size, Rounding rounding, uint8_t *t
     for (size_t i = 0; i < size; i++) to[i] = (uint8_t)rounded_number(x[i], rounding, 0);
 }
 
+static void scale_round_row(const float *x, const float *factors, size_t size, Rounding rounding, uint8_t *to) {
+    for (size_t i = 0; i < size; i++) to[i] = (uint8_t)rounded_number(x[i] * factors[i], rounding, 0);
+}
+
+static void silu_row(const float *x, size_t size, float *to) {
+    for (size_t i = 0; i < size; i += LANES) {
+        Floats values = load(x + i), small = exp_of(-larger(values, -values));
+        Ints is_below = values < all(0);
+        Floats share = (Floats)((is_below & (Ints)small) | (~is_below & (Ints)all(1)));
+        store(to + i, values * share / (small + 1.0f));
+    }
+}
+
 static void round_signed(const float *x, size_t size, Rounding rounding, int8_t *to) {
     for (size_t i = 0; i < size; i++) to[i] = (int8_t)rounded_number(x[i], rounding, -128);
 }

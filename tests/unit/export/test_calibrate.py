@@ -7,15 +7,13 @@ import torch
 from export.calibrate import (
     MADE,
     OUTPUT,
-    InputScale,
     Recorder,
     cached_layers,
-    choose,
-    columns_quantized,
     equalize,
     record,
     sites,
 )
+from export.input_scales import InputScale, choose, columns_quantized
 from export.write_bundle import state_arrays
 from model.transformer import Transformer
 from service.runtime.tokenizer import Tokenizer
@@ -56,10 +54,11 @@ def test_channels_of_very_different_size_share_one_scale_after_equalization() ->
     weight = (rng.standard_normal((32, 24)) / spread[:, None]).astype(np.float32)  # every channel counts alike
     recorder = Recorder()
     recorder.add(x)
-    factors, scale = choose(recorder, weight)
+    factors, scale = choose(*recorder.ends(), recorder.sample(), weight)
     exact = x @ weight
-    equalized = scale.rounded(x / factors) @ columns_quantized(weight * factors[:, None])
-    plain = InputScale.spanning(float(x.max()), float(-x.min())).rounded(x) @ columns_quantized(weight)
+    equalized = scale.value(scale.rounded(x / factors)) @ columns_quantized(weight * factors[:, None])
+    one = InputScale.spanning(float(x.max()), float(-x.min()))
+    plain = one.value(one.rounded(x)) @ columns_quantized(weight)
     size = np.square(exact).mean()
     assert np.square(equalized - exact).mean() / size < 1e-3
     assert np.square(equalized - exact).mean() < np.square(plain - exact).mean() / 100
@@ -72,8 +71,8 @@ def test_eight_bits_reach_from_end_to_end(above: float, below: float, zero_point
     scale = InputScale.spanning(above, below)
     assert scale.zero_point == zero_point
     x = np.linspace(-below, above, 1001, dtype=np.float32)
-    assert np.abs(scale.rounded(x) - x).max() <= 0.51 * scale.scale
-    beyond = scale.rounded(np.array([above + 9, -below - 9], np.float32))
+    assert np.abs(scale.value(scale.rounded(x)) - x).max() <= 0.51 * scale.scale
+    beyond = scale.value(scale.rounded(np.array([above + 9, -below - 9], np.float32)))
     assert np.allclose(beyond, [above, -below], atol=0.51 * scale.scale)
 
 

@@ -117,6 +117,42 @@ def test_norm_round(width: int) -> None:
     assert np.array_equal(alone, together[2:3])
 
 
+@pytest.mark.parametrize("width", [16, 2048])
+@pytest.mark.parametrize("scales", [False, True])
+def test_scale_round(scales: bool, width: int) -> None:
+    """Exactly: what ONNX rounds up is rounded up."""
+
+    def build(graph: GraphBuilder) -> list[tuple[str, type]]:
+        x = graph.input("x", np.float32, ["R", 1, width])
+        factors = graph.input("factors", np.float32, [width]) if scales else ""
+        rounding = graph.constant(0.25, np.float32), graph.constant(131, np.uint8)
+        return [(fused.scale_round(graph, x, width, factors, rounding), np.uint8)]
+
+    rng, case = np.random.default_rng(width), Case(build)
+    x = rng.integers(-300, 300, (37, 1, width)).astype(np.float32) / 8  # half of them in the middle between two
+    x[0, 0, :3] = np.inf, -np.inf, np.nan
+    feeds: Arrays = {"x": x} | ({"factors": 2.0 ** rng.integers(-2, 2, width).astype(np.float32)} if scales else {})
+    found, wanted = case.both(feeds)
+    (mine,), (others,) = found.values(), wanted.values()
+    mine[0, 0, 2] = others[0, 0, 2]  # ONNX says nothing of what is not a number
+    assert np.array_equal(mine, others)
+    assert {0, 255} <= set(mine.ravel().tolist())
+
+
+def test_silu() -> None:
+    def build(graph: GraphBuilder) -> list[tuple[str, type]]:
+        return [(fused.silu(graph, graph.input("x", np.float32, ["R", 48])), np.float32)]
+
+    rng, case = np.random.default_rng(3), Case(build)
+    x = rng.normal(0, 6, (40, 48)).astype(np.float32)
+    x[0, :6] = 0, 80, -80, 200, -200, np.inf
+    found, wanted = case.both({"x": x})
+    assert_near(found, wanted)
+    (alone,), (together,) = case.run(case.own, {"x": x[2:3]}).values(), found.values()
+    assert np.array_equal(alone, together[2:3])
+    assert np.isnan(next(iter(case.run(case.own, {"x": np.full((1, 48), np.nan, np.float32)}).values()))).all()
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int8])
 def test_embed(kind: type) -> None:
     def build(graph: GraphBuilder) -> list[tuple[str, type]]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export import fused
+from export import byte_products, fused
 from export.graph_builder import GraphBuilder
 from export.weights_file import WeightsFile
 from service.runtime import kernels
@@ -23,7 +23,8 @@ pytestmark = [
     ),
 ]
 SCALE, STEP = 0.02, 0.05
-num_weights = ctypes.CDLL(str(kernels.LIBRARY)).dragoman_num_weights if kernels.library() else None
+LIBRARY = ctypes.CDLL(str(kernels.LIBRARY)) if kernels.library() else None
+num_weights, num_wide_weights = (getattr(LIBRARY, f"dragoman_num_{kind}", None) for kind in ("weights", "wide_weights"))
 
 
 class ProductCase(Case):
@@ -104,6 +105,55 @@ def test_sums_are_exact(depth: int, width: int, zero_point: int) -> None:
     case = ProductCase(depth, width, zero_point=zero_point, is_plain=True)
     x = inputs(7, depth)
     assert np.array_equal(case.products(x), case.sums(x).astype(np.float32))
+
+
+def near(zero_point: int, share_far: float, share_zero: float, num_rows: int, depth: int) -> np.ndarray:
+    """Inputs as a model has them: most within 64 of the zero point, or at zero."""
+    rng = np.random.default_rng(round(100 * share_far + 10 * share_zero))
+    start = byte_products.window_start(zero_point)
+    x = rng.integers(start, start + byte_products.NEAR + 1, (num_rows, depth))
+    x = np.where(rng.random(x.shape) < share_zero, zero_point, x)
+    return np.where(rng.random(x.shape) < share_far, rng.choice([0, 255], x.shape), x).astype(np.uint8)
+
+
+@pytest.mark.parametrize("zero_point", [0, 3, 63, 64, 100, 128, 191, 192, 255])
+@pytest.mark.parametrize(("share_far", "share_zero"), [(0, 0), (0.02, 0), (0.5, 0), (0, 0.7), (0.02, 0.95), (0, 1)])
+@pytest.mark.parametrize(("depth", "width", "largest"), [(4, 3, 127), (12, 17, 40), (36, 50, 127), (520, 64, 60)])
+def test_sums_of_what_a_model_has_are_exact(
+    depth: int, width: int, largest: int, share_far: float, share_zero: float, zero_point: int
+) -> None:
+    numbers = np.random.default_rng(depth).integers(-largest, largest + 1, (depth, width)).astype(np.int8)
+    case = ProductCase(depth, width, numbers=numbers, zero_point=zero_point, is_plain=True)
+    for num_rows in (1, 2, 3, 4, 6):
+        x = near(zero_point, share_far, share_zero, num_rows, depth)
+        assert np.array_equal(case.products(x), case.sums(x).astype(np.float32))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("more", [0, 1, 8])
+@pytest.mark.parametrize("places", [(0, 1, 4, 5), (2, 3, 6, 7), (1, 1, 5, 5), (10, 11, 14, 15)])
+def test_sums_of_four_at_the_end_of_16_bits(places: tuple[int, ...], more: int, sign: int) -> None:
+    """255 times 128, the largest that is near, fits; 256 times it does not."""
+    numbers = np.zeros((16, 20), np.int64)
+    np.add.at(numbers[:, 9], list(places), 63)
+    numbers[places[0], 9] += 3 + more if places[0] != places[1] else 1
+    case = ProductCase(16, 20, numbers=(sign * np.clip(numbers, 0, 127)).astype(np.int8), zero_point=0, is_plain=True)
+    for x in (np.full((4, 16), 128, np.uint8), np.full((1, 16), 255, np.uint8)):
+        assert np.array_equal(case.products(x), case.sums(x).astype(np.float32))
+
+
+def test_four_products_of_an_exported_matrix_fit() -> None:
+    """What the exporter aims at (byte_products.py) is what the library asks for."""
+    rng = np.random.default_rng(4)
+    weight = rng.standard_normal((264, 800)).astype(np.float32)
+    gc.collect()
+    before = num_wide_weights()
+    plain = np.rint(weight / np.abs(weight).max(axis=0) * 127).astype(np.int8)
+    made = [ProductCase(264, 800, numbers=plain)]
+    assert num_wide_weights() == before + 1
+    fitting = np.rint(weight / byte_products.column_scales(weight)).astype(np.int8)
+    made.append(ProductCase(264, 800, numbers=fitting))
+    assert num_wide_weights() == before + 1
 
 
 @pytest.mark.parametrize("zero_point", [0, 255])
