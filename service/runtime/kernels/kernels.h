@@ -83,11 +83,11 @@ typedef struct {
 typedef struct {
     /* x (size,) rounded to unsigned and signed bytes. */
     void (*round_row)(const float *x, size_t size, Rounding rounding, uint8_t *to);
-    /* The same of x times as many factors. */
+    void (*round_signed)(const float *x, size_t size, Rounding rounding, int8_t *to);
+    /* x times as many factors, rounded to unsigned bytes. */
     void (*scale_round_row)(const float *x, const float *factors, size_t size, Rounding rounding, uint8_t *to);
     /* x / (1 + e^-x). */
     void (*silu_row)(const float *x, size_t size, float *to);
-    void (*round_signed)(const float *x, size_t size, Rounding rounding, int8_t *to);
     /* A row of an embedding, of bytes or of floats, times `scale` and `factor`, plus `position`; (width,) each. */
     void (*embed)(const void *row, int is_bytes, float scale, float factor, const float *position, size_t width,
                   float *to);
