@@ -19,7 +19,7 @@ SMALLEST = 1e-8
 # Shares of the difficulty that move from input to matrix; and how far the bytes reach, as a share of the largest input.
 STRENGTHS = (0.3, 0.45, 0.6, 0.75, 0.9)
 REACHES = (2.4, 2.0, 1.7, 1.5, 1.4, 1.3, 1.2, 1.1, 1.0, 0.93, 0.85, 0.78, 0.7)
-MOST_FAR, TRIED = 0.05, 3  # of an input's groups; of the shortest reaches that leave so few far
+MOST_FAR = 0.05  # of an input's groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,15 @@ def choose(above: Array, below: Array, sample: Array, weight: Array) -> tuple[Ar
 
 
 def few_far(sample: Array, above: float, below: float) -> list[tuple[InputScale, NDArray[np.int32]]]:
-    """The finest scales with which few of a sample's numbers (N, K) are far, and the sample rounded with each; where
-    there is none, the one with the fewest."""
+    """Scales with which few of a sample's numbers (N, K) are far, and the sample rounded with each: the finest that
+    clips nothing, and all that clip. Where there is no such scale, the one with the fewest."""
     found: list[tuple[InputScale, NDArray[np.int32]]] = []
     for reach in REACHES:
         scale = InputScale.spanning(reach * above, reach * below)
         rounded = scale.rounded(sample)
         if found and far_share(rounded, scale.zero_point) > MOST_FAR:
             break
+        if reach >= 1:
+            found.clear()
         found.append((scale, rounded))
-    return found[-TRIED:]
+    return found

@@ -58,6 +58,7 @@ static void split(const uint8_t *x, size_t depth, int start, InputRow *to) {
         __m256i zeros = _mm256_cmpeq_epi32(near, _mm256_setzero_si256());
         num_zero += (size_t)__builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(zeros)));
     }
+    num_zero -= LIST_ROOM(depth) - depth / GROUP; /* beyond the row's end */
     to->is_listed = num_zero > depth / GROUP / 2;
     if (!to->is_listed) return;
     for (size_t k = 0; k < depth; k += 32)

@@ -98,11 +98,11 @@ static void map_rows(void *job, size_t part) {
     const Mapping *all = job;
     size_t width = all->width, row = part * ROWS_AT_A_TIME, last = row + ROWS_AT_A_TIME;
     for (; row < last && row < all->rows; row++) {
-        const float *x = all->x + row * width;
-        uint8_t *rounded = all->rounded + row * width;
-        if (!all->rounded) kernels->silu_row(x, width, all->activated + row * width);
-        else if (all->factors) kernels->scale_round_row(x, all->factors, width, all->rounding, rounded);
-        else kernels->round_row(x, width, all->rounding, rounded);
+        size_t first = row * width;
+        const float *x = all->x + first;
+        if (!all->rounded) kernels->silu_row(x, width, all->activated + first);
+        else if (!all->factors) kernels->round_row(x, width, all->rounding, all->rounded + first);
+        else kernels->scale_round_row(x, all->factors, width, all->rounding, all->rounded + first);
     }
 }
 

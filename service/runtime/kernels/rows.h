@@ -31,7 +31,8 @@ static void scale_round_row(const float *x, const float *factors, size_t size, R
 
 static void silu_row(const float *x, size_t size, float *to) {
     for (size_t i = 0; i < size; i += LANES) {
-        Floats values = load(x + i), small = exp_of(-larger(values, -values));
+        Floats values = larger(all(-200), load(x + i)); /* below is nothing left */
+        Floats small = exp_of(-larger(values, -values));
         Ints is_below = values < all(0);
         Floats share = (Floats)((is_below & (Ints)small) | (~is_below & (Ints)all(1)));
         store(to + i, values * share / (small + 1.0f));

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.byte_products import GROUP, LIMIT, NEAR, NEAR_SUM, column_scales, far_share, together, window_start
-from export.input_scales import MOST_FAR, few_far
+from export.input_scales import MOST_FAR, InputScale, choose, columns_quantized, few_far
 
 
 @pytest.mark.parametrize(("zero_point", "start"), [(0, 0), (64, 0), (65, 1), (128, 64), (191, 127), (255, 127)])
@@ -21,6 +21,7 @@ def test_groups_with_a_number_outside_are_counted() -> None:
     x[1, 15] = 193
     x[1, 8:10] = 64, 192  # the window's ends
     assert far_share(x, 128) == 2 / 8
+    assert far_share(np.zeros((3, 7), int), 128) == 0, "such products are not the library's"
 
 
 @pytest.mark.parametrize("depth", [1, 4, 8, 15, 24, 264])
@@ -66,6 +67,22 @@ def test_few_inputs_are_far(kind: str) -> None:
     assert found
     for scale, rounded in found:
         assert far_share(rounded, scale.zero_point) <= MOST_FAR
+
+
+@pytest.mark.parametrize("depth", [30, 64])
+def test_rare_inputs_need_not_be_clipped(depth: int) -> None:
+    """A few that are far are few; where groups do not matter all are."""
+    rng = np.random.default_rng(6)
+    sample = rng.standard_normal((512, depth)).astype(np.float32)
+    sample[:4] *= 30
+    above, below = np.maximum(sample, 0).max(axis=0), np.maximum(-sample, 0).max(axis=0)
+    weight = rng.standard_normal((depth, 24)).astype(np.float32)
+    factors, scale = choose(above, below, sample, weight)
+    exact, rounded_weight = sample @ weight, columns_quantized(weight * factors[:, None])
+    error = np.square(scale.value(scale.rounded(sample / factors)) @ rounded_weight - exact).mean()
+    whole = InputScale.spanning(float(sample.max()), float(-sample.min()))
+    plain = np.square(whole.value(whole.rounded(sample)) @ columns_quantized(weight) - exact).mean()
+    assert error <= plain
 
 
 @pytest.mark.parametrize("channels", [1, 6, 64])

@@ -195,6 +195,13 @@ def test_graphs_have_our_operators_where_the_kernels_take_the_model(
                 assert outside == {ENCODER if graph == "encoder" else STEP}
 
 
+@pytest.mark.parametrize("shape", [{}, {"norm": "post", "activation": "silu"}], ids=["pre", "post"])
+def test_widths_that_the_kernels_do_not_take(shape: dict[str, object], make_bundle: Make, tmp_path: Path) -> None:
+    """Not even products of them: there are no groups of four."""
+    model = random_model(2.0, feed_forward_width=30, **shape)
+    make_bundle(model, tmp_path / "bundle", precisions=("cpu-int8",), calibration_texts=tuple(sentences(40)))
+
+
 def test_keys_and_values_stay_as_they_are_where_nothing_says_how_large_they_are(
     random_transformer: Transformer, make_bundle: Make, tmp_path: Path
 ) -> None:
