@@ -8,7 +8,7 @@ gives back (Xiao et al. 2023, SmoothQuant, arXiv:2211.10438): channel k of the i
 matrix multiplied by it. The division costs nothing where whatever makes the input can do it: the layer normalisation
 before it, the value projection (a context is an average of values), or the first feed-forward matrix (ReLU(x / c) =
 ReLU(x) / c). Where something else reads the same input (a post-norm model adds it to what follows), and after SiLU and
-GELU, the graph divides, which is one operator more.
+GELU, the graph divides as it rounds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -70,6 +70,11 @@ class Matrices(Protocol):
         """``result`` is ``x`` rounded, which products of ``x`` read from now on; then nothing need make ``x``."""
 
 
+def rounded_name(x: str, rounding: fused.Rounding) -> str:
+    """Under which a graph shares ``x`` rounded among the products that read it."""
+    return f"{x} rounded by {rounding[0]} around {rounding[1]}"
+
+
 class Plain:
     """What most precisions have in common."""
 
@@ -82,7 +87,7 @@ class Plain:
         return None
 
     def keep_rounded(self, graph: GraphBuilder, x: str, rounding: fused.Rounding, result: str) -> None:
-        graph.shared[f"{x} rounded by {rounding[0]} around {rounding[1]}"] = result
+        graph.shared[rounded_name(x, rounding)] = result
 
     def clips_negative(self, name: str) -> bool:
         return False
@@ -181,8 +186,8 @@ class PerRowInt8(Plain):
 
 class StaticInt8(PerRowInt8):
     """8-bit products whose input scale was fixed by calibration, with bias and scales in the product. Most find their
-    input rounded by the operator before; the others have one that rounds it, and one more where the graph divides the
-    input's channels.
+    input rounded by the operator before; the others have one that rounds it, and divides its channels where the graph
+    has to.
 
     A fixed scale, like one per row, makes no row depend on another. Inputs without one are scaled per row. Keys and
     values are cached in signed 8-bit numbers with a fixed scale: attention over many rows waits for memory.
@@ -213,7 +218,7 @@ class StaticInt8(PerRowInt8):
             return super().linear(graph, x, layer, then)
         chosen = self.scales[first]
         rounding = graph.constant(chosen.scale, np.float32), graph.constant(chosen.zero_point, np.uint8)
-        divisor, key = "", f"{x} rounded by {rounding[0]} around {rounding[1]}"
+        divisor, key = "", rounded_name(x, rounding)
         if chosen.factors is not None:
             divisor = graph.weight(f"{name}.divisor", (1 / chosen.factors).astype(np.float32))
             weight, key = np.asarray(weight, np.float32) * chosen.factors[:, None], f"{key}, divided by {divisor}"

@@ -109,9 +109,8 @@ typedef struct {
 static void split_some(void *job, size_t number) {
     const Splitting *all = job;
     const Product *product = all->product;
-    size_t depth = product->weights->depth, first = number * all->at_a_time, rest = product->num_rows - first;
-    size_t end = first + (rest < all->at_a_time ? rest : all->at_a_time);
-    for (size_t row = first; row < end; row++)
+    size_t depth = product->weights->depth, row = number * all->at_a_time, last = row + all->at_a_time;
+    for (; row < last && row < product->num_rows; row++)
         kernels->split(product->x + row * depth, depth, product->weights->start, &product->rows[row]);
 }
 
