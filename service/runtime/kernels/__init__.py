@@ -4,10 +4,9 @@ Knows: where the library is, and which of its kinds of kernels run here. Does no
 in ONNX's own operators is in every graph that has it (export/fused.py); without the library ONNX Runtime uses that. It
 is made when the package is installed (build_hook.py), on Linux on x86-64 with a C compiler, and needs AVX2.
 
-The environment variable DRAGOMAN_KERNELS chooses: avx512vnni, avx512, avx2 or none; unset or auto, the best that the
-processor has. DRAGOMAN_PRODUCTS chooses who multiplies bytes, and so whether graphs are chains: own (the library) or
-onnxruntime; unset or auto, the library, unless the processor has instructions for it that only ONNX Runtime uses (AMX,
-AVX-VNNI without AVX-512).
+The environment variable DRAGOMAN_KERNELS chooses: amx, avx512vnni, avx512, avxvnni, avx2 or none; unset or auto, or
+where the processor has no such, the best that it has. DRAGOMAN_PRODUCTS chooses who multiplies bytes, and so whether
+graphs are chains: own (the library; also unset or auto) or onnxruntime.
 """
 
 import ctypes
@@ -23,7 +22,8 @@ LIBRARY = Path(__file__).with_name("libdragoman.so")
 VARIABLE = "DRAGOMAN_KERNELS"
 PRODUCTS_VARIABLE = "DRAGOMAN_PRODUCTS"
 OWN, ONNX_RUNTIME = "own", "onnxruntime"
-NONE, CHOICES = "none", ("auto", "avx512vnni", "avx512", "avx2", "none")
+KINDS = ("amx", "avx512vnni", "avx512", "avxvnni", "avx2")  # the best first
+NONE, CHOICES = "none", ("auto", *KINDS, "none")
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def choice(variable: str, choices: Sequence[str]) -> str:
 
 @cache
 def active() -> str:
-    """Which kernels this process runs: avx512vnni, avx512, avx2 or none.
+    """Which kernels this process runs: one of KINDS, or none.
 
     Raises:
         ConfigurationError: DRAGOMAN_KERNELS or DRAGOMAN_PRODUCTS is something else.

@@ -17,8 +17,8 @@ const Kernels KERNELS = {
     .sequence_scratch = sequence_scratch,
     .best_candidates = best_candidates,
     .pack_weights = pack_weights,
-#if !defined(__AVX512VNNI__)
+#if HAS_WINDOW
     .split = split,
 #endif
-    .multiply_tile = multiply_tile,
+    .multiply_tiles = multiply_tiles,
 };

@@ -1,6 +1,6 @@
 /* What is computed, and for which kind of processor.
  *
- * kernels.c is compiled once for each kind; library.c chooses. What each operator means
+ * kernels.c is compiled once for each kind; processor.c chooses. What each operator means
  * in ONNX's own operators: export/fused.py.
  */
 #ifndef DRAGOMAN_KERNELS_H
@@ -112,9 +112,11 @@ typedef struct {
     int (*pack_weights)(const Columns *from, void *memory, Weights *to);
     /* x (depth,) in parts, for a window from `start` on; there is room for them. NULL: not needed. */
     void (*split)(const uint8_t *x, size_t depth, int start, InputRow *to);
-    /* All rows of one tile of the columns. */
-    void (*multiply_tile)(const Product *product, size_t tile);
+    /* All rows of the columns' tiles from `first` on, before `last`. */
+    void (*multiply_tiles)(const Product *product, size_t first, size_t last);
 } Kernels;
 
-extern const Kernels kernels_v3, kernels_v4, kernels_vnni; /* x86-64-v3: AVX2, FMA; -v4: AVX-512; and its VNNI */
+extern const Kernels *kernels;   /* those that are used here; NULL: none */
+extern const char *kernels_name; /* "none" for none */
+void choose_kernels(void);
 #endif

@@ -4,11 +4,9 @@
  * in every graph that has it (export/fused.py), under the same name and with the same inputs and outputs.
  */
 #include "node.h"
-#include <cpuid.h>
 #include <pthread.h>
 
 const Function *api;
-const Kernels *kernels;
 
 static const Description descriptions[] = {
     {"Embed", {INT64, INT32, FLOAT, FLOAT, FLOAT}, {FLOAT}, .compute = compute_embed},
@@ -95,30 +93,11 @@ static Status *create(const Operator *interface, const void *table, const void *
 static void destroy(void *node) { drop_node(node); }
 static Status *compute(void *node, Context *context) { return run_node(node, context); }
 
-/* Whether the processor has instructions for products of bytes that the kernels do not use: AMX, AVX-VNNI. */
-static int has_more_than_kernels(void) {
-    unsigned a, b, c, d;
-    int is_used = kernels == &kernels_vnni;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 25 || (!is_used && c & 1u << 11))) return 1;
-    return !is_used && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4;
-}
-
 /* Once, when the library is loaded: sessions are made by several threads while others run. */
 __attribute__((constructor)) static void prepare(void) {
-    const char *chosen = getenv("DRAGOMAN_KERNELS");
-    int is_v3 = chosen && !strcmp(chosen, "avx2"), is_v4 = chosen && !strcmp(chosen, "avx512");
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2"))
-        kernels = &kernels_v3;
-    if (kernels && !is_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        kernels = &kernels_v4;
-    if (kernels == &kernels_v4 && !is_v4 && __builtin_cpu_supports("avx512vnni")) kernels = &kernels_vnni;
-    chosen = getenv("DRAGOMAN_PRODUCTS");
-    has_products = !has_more_than_kernels();
-    if (chosen && !strcmp(chosen, "own")) has_products = 1;
-    if (chosen && !strcmp(chosen, "onnxruntime")) has_products = 0;
+    const char *products = getenv("DRAGOMAN_PRODUCTS");
+    has_products = !products || strcmp(products, "onnxruntime");
+    choose_kernels();
     for (size_t i = 0; i < NUM_OPERATORS; i++)
         operators[i] = (Described){
             .interface = {.version = API_VERSION, .name = name, .provider = provider, .input_type = input_type,
@@ -131,9 +110,7 @@ __attribute__((constructor)) static void prepare(void) {
 }
 
 /* Which kernels run here. */
-EXPORTED const char *dragoman_kernels(void) {
-    return kernels == &kernels_vnni ? "avx512vnni" : kernels == &kernels_v4 ? "avx512" : kernels ? "avx2" : "none";
-}
+EXPORTED const char *dragoman_kernels(void) { return kernels_name; }
 
 /* Whether products of bytes are ours. */
 EXPORTED int dragoman_products(void) { return has_products; }

@@ -28,7 +28,6 @@
     } while (0)
 
 extern const Function *api;
-extern const Kernels *kernels; /* those that are used here */
 
 typedef struct {
     void *data;

@@ -9,7 +9,7 @@
 
 #define IN_REGISTERS _Pragma("GCC unroll 8") /* numbers of an array only where every place in it is a constant */
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define HAS_WINDOW 0 /* all inputs are near, however large */
 #else
 #define HAS_WINDOW 1

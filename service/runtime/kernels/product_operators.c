@@ -131,7 +131,7 @@ static Status *split(const Call *call, Product *product, void *room) {
 static void multiply_some(void *data, size_t number) {
     const Jobs *jobs = data;
     size_t first = jobs->num_tiles * number / jobs->num_jobs, last = jobs->num_tiles * (number + 1) / jobs->num_jobs;
-    for (size_t tile = first; tile < last; tile++) kernels->multiply_tile(&jobs->product, tile);
+    kernels->multiply_tiles(&jobs->product, first, last);
 }
 
 /* An even number for threads that are awake, which are mostly two. */

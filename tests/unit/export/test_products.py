@@ -166,6 +166,16 @@ def test_the_largest_sums_do_not_overflow(number: int, zero_point: int) -> None:
     assert np.array_equal(case.products(x), case.sums(x).astype(np.float32))
 
 
+@pytest.mark.parametrize(("depth", "width"), [(64, 40), (68, 40), (256, 300)])
+def test_sums_of_many_rows_are_exact(depth: int, width: int) -> None:
+    """Some processors multiply sixteen rows at once, and 64 numbers of each."""
+    case = ProductCase(depth, width, is_plain=True)
+    x = inputs(150, depth)
+    wanted = case.sums(x).astype(np.float32)
+    for num_rows in (15, 16, 17, 31, 32, 48, 63, 64, 65, 79, 80, 81, 150):
+        assert np.array_equal(case.products(x[:num_rows]), wanted[:num_rows])
+
+
 @pytest.mark.parametrize("batch", [(), (2,), (2, 1), (2, 3, 1)])
 def test_any_rank(batch: tuple[int, ...]) -> None:
     case = ProductCase(20, 33, is_plain=True, batch=[f"D{i}" for i in range(len(batch))])
