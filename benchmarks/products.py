@@ -2,7 +2,8 @@
 
 Knows: which products a decoder graph holds. Does not know: what they mean.
 
-Rounding what is multiplied is not counted: it belongs to "everything around".
+Rounding what is multiplied is not counted: it belongs to "everything around". Numbers are such that a processor without
+instructions for bytes multiplies them as fast as any (export/byte_products.py), none of them zero.
 """
 
 import tempfile
@@ -68,7 +69,7 @@ def products_graph(products: list[Product]) -> onnx.ModelProto:
         x = inputs.get(name) or inputs.setdefault(name, graph.input(name, dtype, ["R", product.inner]))
         shape = (product.inner, product.columns)
         if product.is_int8:
-            numbers = graph.weight(f"w{i}", rng.integers(-127, 128, shape, np.int8), is_inside=True)
+            numbers = graph.weight(f"w{i}", rng.integers(-63, 64, shape, np.int8), is_inside=True)
             scales, bias = (
                 graph.weight(f"{part}{i}", rng.random(product.columns, np.float32), is_inside=True)
                 for part in ("scales", "bias")
@@ -96,7 +97,7 @@ class Products:
         for value in self.session.get_inputs():
             shape = (num_rows, value.shape[1])
             is_int8 = value.type == "tensor(uint8)"
-            x = rng.integers(0, 256, shape, np.uint8) if is_int8 else rng.standard_normal(shape, np.float32)
+            x = rng.integers(65, 193, shape, np.uint8) if is_int8 else rng.standard_normal(shape, np.float32)
             binding.bind_cpu_input(value.name, x)
         for product, value in zip(self.products, self.session.get_outputs(), strict=True):
             y = np.empty((num_rows, product.columns), np.float32)

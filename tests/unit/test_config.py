@@ -30,7 +30,7 @@ DEFAULTS: dict[str, object] = {
     "num_workers": 0,
     "threads_per_worker": 0,
     "niceness": 10,
-    "max_rows": 128,
+    "max_rows": 64,
     "max_queue_sentences": 4096,
     "max_queue_tokens": 262_144,
     "max_delay_s": 5.0,
@@ -222,7 +222,7 @@ def test_what_a_request_leaves_unset_is_what_the_service_was_told():
 
 def test_every_setting_of_an_engine_reaches_it():
     chosen = {
-        "max_rows": 64,
+        "max_rows": 48,
         "niceness": 3,
         "device_memory_share": 0.5,
         "record_steps": False,
