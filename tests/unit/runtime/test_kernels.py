@@ -125,6 +125,30 @@ def test_a_wheel_with_the_library_is_for_its_machine_and_any_python(hook: Module
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.suffix not in (".c", ".h")) == [".so"]
 
 
+@pytest.mark.skipif(kernels.active() == "none", reason="no C compiler, or not x86-64 with AVX2: no library is made")
+def test_kernels_that_a_compiler_does_not_know_are_left_out(
+    hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "older-cc"
+    older.write_text(
+        f'#!/bin/sh\ncase "$*" in *-mamx*|*-mavx*) exit 1;; esac\nexec {os.environ.get("CC", "cc")} "$@"\n'
+    )
+    older.chmod(0o755)
+    monkeypatch.setenv("CC", str(older))
+    data, warnings = build(hook, tmp_path)
+    assert data["artifacts"] == ["/libdragoman.so"]
+    assert [next(kind for kind in hook.KINDS if f" {kind}:" in warning) for warning in warnings] == [
+        "avxvnni", "avx512vnni", "amx",
+    ]  # fmt: skip
+    environment = os.environ | {kernels.VARIABLE: "auto"}
+    asks = (
+        f"import ctypes; kind = ctypes.CDLL({str(hook.LIBRARY)!r}).dragoman_kernels; kind.restype = ctypes.c_char_p; "
+    )
+    command = [sys.executable, "-c", asks + "print(kind().decode())"]
+    chosen = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    assert chosen in ("avx2", "avx512")
+
+
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_the_package_is_built_all_the_same(
     hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
