@@ -43,16 +43,8 @@ def make_library(compiler: str) -> list[str]:
         objects = []
         for kind, flags in KINDS.items():
             made = f"{folder}/{kind}.o"
-            command = [
-                compiler,
-                *FLAGS,
-                *flags,
-                f"-DKERNELS=kernels_{kind}",
-                "-c",
-                str(FOLDER / "kernels.c"),
-                "-o",
-                made,
-            ]
+            chosen = [*FLAGS, *flags, f"-DKERNELS=kernels_{kind}"]
+            command = [compiler, *chosen, "-c", str(FOLDER / "kernels.c"), "-o", made]
             if subprocess.run(command, check=kind == "avx2").returncode == 0:
                 objects.append(made)
             else:
