@@ -65,7 +65,7 @@ class ServiceConfig:
     niceness: int = _setting(
         10, "how far engine threads stand back behind those that answer calls, 0 to 19 as nice counts"
     )
-    max_rows: int = _setting(64, "rows (beams counted) of one worker's running batch, max_beams to 65536")
+    max_rows: int = _setting(32, "rows (beams counted) of one worker's running batch, max_beams to 65536")
     max_queue_sentences: int = _setting(4096, "sentences that may wait; past it RESOURCE_EXHAUSTED")
     max_queue_tokens: int = _setting(262_144, "source tokens that may wait; past it RESOURCE_EXHAUSTED")
     max_delay_s: float = _setting(

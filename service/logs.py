@@ -77,7 +77,15 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    _leave_out_origins()
     logging.getLogger(_GRPC).addFilter(_is_news)  # once, however often
+
+
+def _leave_out_origins() -> None:
+    """A line says neither which process, thread or line of source wrote it; to find that out takes longer than all the
+    rest of it (the library's documentation, "Optimization")."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 def _is_news(record: logging.LogRecord) -> bool:

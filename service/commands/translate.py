@@ -310,5 +310,5 @@ def _as_json(answer: LineAnswer, options: argparse.Namespace) -> str:
             {"text": item.text, "score": item.score, "token_ids": list(item.token_ids)} for item in answer.alternatives
         ]
     if options.alignment:
-        found["alignment"] = [dataclasses.asdict(link) for link in answer.alignment]
+        found["alignment"] = [link._asdict() for link in answer.alignment]
     return json.dumps(found, ensure_ascii=False)

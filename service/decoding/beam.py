@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from service.decoding.finished import NOTHING, Finished
 from service.decoding.options import DecodeOptions
 from service.decoding.penalties import Penalties
+from service.decoding.per_sentence import PerSentence
 from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found, first_places, is_any
 
 
-class BeamSearch:
+class BeamSearch(PerSentence):
     """Beam search of one width K.
 
     Arrays, one entry a sentence (n):
@@ -34,6 +35,8 @@ class BeamSearch:
         ids (n, K, T_max) int32: their tokens, valid up to lengths (n,).
         finished: of each sentence up to K hypotheses (finished.py).
     """
+
+    ARRAYS = ("lengths", "max_lengths", "length_penalties", "live", "ids")
 
     def __init__(self, num_beams: int, end: int, max_target_tokens: int, stop_at_beams: bool = False) -> None:
         self.stop_at_beams = stop_at_beams
@@ -62,15 +65,9 @@ class BeamSearch:
         live = np.full((count, beams), NOTHING, np.float32)
         live[:, 0] = 0.0
         self.finished.admit(count)
-        new = {
-            "lengths": np.zeros(count, np.int32),
-            "max_lengths": np.array(max_lengths, np.int32),
-            "length_penalties": np.array([o.length_penalty for o in options], float),
-            "live": live,
-            "ids": np.zeros((count, beams, size), np.int32),
-        }
-        for name, values in new.items():
-            setattr(self, name, np.concatenate([getattr(self, name), values]))
+        lengths, ids = np.zeros(count, np.int32), np.zeros((count, beams, size), np.int32)
+        limits, exponents = np.array(max_lengths, np.int32), np.array([o.length_penalty for o in options], float)
+        self.append(lengths, limits, exponents, live, ids)
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         # A sum is cheaper than looking at every number, and is not a number where one of them is not. It may also be
@@ -161,9 +158,8 @@ class BeamSearch:
             found.append(Found(ids, total, score, ended, repeats))
         return found
 
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        self.loops.keep(which)
-        self.penalties.keep(which)
-        self.finished.keep(which)
-        for name in ("lengths", "max_lengths", "length_penalties", "live", "ids"):
-            setattr(self, name, getattr(self, name)[which])
+    def keep(self, kept: NDArray[np.intp]) -> None:
+        self.loops.keep(kept)
+        self.penalties.keep(kept)
+        self.finished.keep(kept)
+        super().keep(kept)

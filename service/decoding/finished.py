@@ -8,10 +8,12 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
+from service.decoding.per_sentence import PerSentence
+
 NOTHING = -np.inf
 
 
-class Finished:
+class Finished(PerSentence):
     """Arrays, one entry a sentence (n); a search in C (service/runtime/kernels/search.c) writes to the same.
 
     scores (n, K) float64: minus infinity where there are fewer, so that the last one is what a live hypothesis must
@@ -29,14 +31,10 @@ class Finished:
 
     def admit(self, count: int) -> None:
         """Adds sentences that have none."""
-        for name in self.ARRAYS:
-            there = getattr(self, name)
-            new = np.full((count, *there.shape[1:]), NOTHING if name == "scores" else 0, there.dtype)
-            setattr(self, name, np.concatenate([there, new]))
-
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        for name in self.ARRAYS:
-            setattr(self, name, getattr(self, name)[which])
+        beams, longest = self.ids.shape[1:]
+        scores, totals = np.full((count, beams), NOTHING), np.zeros((count, beams), np.float32)
+        lengths, ids = np.zeros((count, beams), np.int32), np.zeros((count, beams, longest), np.int32)
+        self.append(scores, totals, lengths, ids)
 
     def count(self, sentence: int) -> int:
         """How many a sentence has."""

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
 from service.decoding.penalties import Penalties
+from service.decoding.per_sentence import PerSentence
 from service.decoding.repetition import LoopWatch
 from service.decoding.search import Advance, Found, first_places
 
 
-class GreedySearch:
+class GreedySearch(PerSentence):
     """Ends a sentence at its end token, at its max_length, or where it is found to repeat itself."""
 
+    ARRAYS = ("ids", "lengths", "max_lengths", "length_penalties", "totals")
     num_beams = 1
     num_candidates = 1
 
@@ -42,11 +44,9 @@ class GreedySearch:
         self.loops.admit(sources or [()] * len(options))
         self.penalties.admit(options)
         count = len(options)
-        self.ids = np.concatenate([self.ids, np.zeros((count, self.ids.shape[1]), np.int32)])
-        self.lengths = np.append(self.lengths, np.zeros(count, np.int32))
-        self.max_lengths = np.append(self.max_lengths, np.array(max_lengths, np.int32))
-        self.length_penalties = np.append(self.length_penalties, [o.length_penalty for o in options])
-        self.totals = np.append(self.totals, np.zeros(count, np.float32))
+        ids, lengths = np.zeros((count, self.ids.shape[1]), np.int32), np.zeros(count, np.int32)
+        limits, exponents = np.array(max_lengths, np.int32), np.array([o.length_penalty for o in options], float)
+        self.append(ids, lengths, limits, exponents, np.zeros(count, np.float32))
 
     def advance(self, ids: NDArray[np.int64], log_probabilities: NDArray[np.float32]) -> Advance:
         tokens = ids[:, :, 0]
@@ -72,8 +72,7 @@ class GreedySearch:
         ended = ids[-1] == self.end
         return [Found(ids, total, score, ended, not ended and self.loops.ends_in_loop(sentence, ids))]
 
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        self.loops.keep(which)
-        self.penalties.keep(which)
-        for name in ("ids", "lengths", "max_lengths", "length_penalties", "totals"):
-            setattr(self, name, getattr(self, name)[which])
+    def keep(self, kept: NDArray[np.intp]) -> None:
+        self.loops.keep(kept)
+        self.penalties.keep(kept)
+        super().keep(kept)

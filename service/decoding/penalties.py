@@ -23,16 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.decoding.options import DecodeOptions
+from service.decoding.per_sentence import PerSentence
 
 CANDIDATE_STEP = 16  # so that the number of candidates, and with it memory, does not change with every token
 
 
-class Penalties:
+class Penalties(PerSentence):
     """The penalties of the sentences of one search.
 
     Args:
         num_spare: candidates of a row that the search asks for beyond those that can go on.
     """
+
+    ARRAYS = ("ngram_sizes", "repetition", "min_lengths")
 
     def __init__(self, end: int, num_spare: int = 0) -> None:
         self.end, self.num_spare = end, num_spare
@@ -44,10 +47,10 @@ class Penalties:
 
     def admit(self, options: Sequence[DecodeOptions]) -> None:
         """Adds sentences behind those already here."""
-        self.ngram_sizes = np.append(self.ngram_sizes, np.array([o.no_repeat_ngram_size for o in options], np.int32))
-        self.repetition = np.append(self.repetition, np.array([o.repetition_penalty for o in options], np.float32))
-        self.min_lengths = np.append(self.min_lengths, np.array([o.min_length for o in options], np.int32))
-        self.some_repeat = bool(self.of_repeats().any())
+        sizes = np.array([o.no_repeat_ngram_size for o in options], np.int32)
+        repetition = np.array([o.repetition_penalty for o in options], np.float32)
+        self.append(sizes, repetition, np.array([o.min_length for o in options], np.int32))
+        self.some_repeat |= any(o.no_repeat_ngram_size > 0 or o.repetition_penalty != 1 for o in options)
         self.steps_to_end = max(self.steps_to_end, *(o.min_length for o in options), 0)
 
     @property
@@ -55,11 +58,9 @@ class Penalties:
         """Whether apply() may have something to do in this step."""
         return self.some_repeat or self.steps_to_end > 0
 
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        """Forgets the sentences where ``which`` (n,) is false."""
-        self.ngram_sizes, self.repetition = self.ngram_sizes[which], self.repetition[which]
-        self.min_lengths = self.min_lengths[which]
-        self.steps_to_end = min(self.steps_to_end, int(self.min_lengths.max(initial=0)))
+    def keep(self, kept: NDArray[np.intp]) -> None:
+        super().keep(kept)
+        self.steps_to_end = min(self.steps_to_end, int(self.min_lengths.max(initial=0))) if self.steps_to_end else 0
         self.some_repeat = self.some_repeat and bool(self.of_repeats().any())
 
     def of_repeats(self) -> NDArray[np.bool_]:

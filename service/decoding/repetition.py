@@ -34,9 +34,9 @@ class LoopWatch:
         """Adds sentences without a token behind those already here."""
         self.sources += sources
 
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        """Forgets the sentences where ``which`` (n,) is false."""
-        self.sources = [source for source, stays in zip(self.sources, which.tolist(), strict=True) if stays]
+    def keep(self, kept: NDArray[np.intp]) -> None:
+        """Forgets all sentences but the ``kept`` ones (m,), ascending."""
+        self.sources = [self.sources[sentence] for sentence in kept.tolist()]
 
     def looping(self, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> list[int]:
         """Which sentences loop now; called once a step. ids: (n, T_max), valid up to lengths (n,)."""

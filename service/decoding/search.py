@@ -89,5 +89,5 @@ class Search(Protocol):
     def found(self, sentence: int) -> list[Found]:
         """The finished hypotheses of a sentence whose search is over, best first."""
 
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        """Forgets the sentences where ``which`` (n,) is false; the others move up in order."""
+    def keep(self, kept: NDArray[np.intp]) -> None:
+        """Forgets all sentences but the ``kept`` ones (m,), ascending; these move up."""

@@ -8,7 +8,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from service.decoding.options import DecodeOptions
 from service.engine.gathering import Gathering
@@ -85,12 +84,12 @@ class TextAlignment(Gathering[ScoredAnswer]):
             spans = self.tokenizer.spans(self.text.reading.read(sentence))
             source_spans: list[Span] = [(0, 0)] * self.num_prefix + spans
             found += links(answer.alignment, source_spans, self.tokenizer.decoded_spans(ids), start)
-        timings = replace(self.result.timings, align_s=time.monotonic() - self.started)
+        timings = self.result.timings._replace(align_s=time.monotonic() - self.started)
         if isinstance(split, HtmlText):
             looks = [
                 Look(link.source_start, link.source_end, link.target_start, link.target_end, link.weight)
                 for link in found
             ]
-            best = replace(self.result.alternatives[0], text=split.join(texts, looks))
-            return replace(self.result, alternatives=(best,), timings=timings)
-        return replace(self.result, alignment=tuple(found), timings=timings)
+            best = self.result.alternatives[0]._replace(text=split.join(texts, looks))
+            return self.result._replace(alternatives=(best,), timings=timings)
+        return self.result._replace(alignment=tuple(found), timings=timings)

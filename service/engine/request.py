@@ -7,6 +7,7 @@ for by one or more rows.
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.decoding.options import DecodeOptions
 from service.errors import InvalidRequest, RequestError
@@ -45,8 +46,7 @@ class FinishReason(enum.Enum):
     REPETITION = "repetition"
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """One translation of a sentence.
 
     Attributes:
@@ -60,8 +60,7 @@ class Hypothesis:
     finish_reason: FinishReason
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Seconds spent in each stage, by the monotonic clock.
 
     Attributes:
@@ -77,8 +76,7 @@ class Timings:
     align_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SentenceResult:
+class SentenceResult(NamedTuple):
     """Hypotheses of one sentence, best first, num_alternatives of them where the search found so many."""
 
     hypotheses: tuple[Hypothesis, ...]
@@ -120,8 +118,7 @@ class Sentence:
         return self.cancelled
 
 
-@dataclass(frozen=True, slots=True)
-class AlignmentLink:
+class AlignmentLink(NamedTuple):
     """A part of the source that a part of the target looked at, in characters.
 
     Attributes:
@@ -135,8 +132,7 @@ class AlignmentLink:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(NamedTuple):
     """One of several translations of a text: text, token ids of all its sentences in turn, score."""
 
     text: str
@@ -144,8 +140,7 @@ class Alternative:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class TextResult:
+class TextResult(NamedTuple):
     """The translation of one text.
 
     Attributes:

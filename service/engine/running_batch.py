@@ -6,7 +6,7 @@ A sentence has one slot (its cross-attention keys and values) and one row per be
 0 to R-1; holes that finished sentences leave are filled by new ones, or by the last ones, which move.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,9 @@ class Group:
     """Sentences of one beam width K. rows (n, K): the row of each beam; slots (n,): the slot of each sentence."""
 
     search: Search
-    members: list[Active] = field(default_factory=list)
-    rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 1), np.intp))
-    slots: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    members: list[Active]
+    rows: NDArray[np.intp]
+    slots: NDArray[np.intp]
 
     def first(self) -> list[tuple[int, ...]]:
         """Of each sentence, the tokens that its translation must begin with."""
@@ -69,42 +69,55 @@ class RunningBatch:
     def num_sentences(self) -> int:
         return sum(len(group.members) for group in self.groups.values())
 
+    @property
+    def end_slot(self) -> int:
+        """All slots from this one on are free."""
+        return int(self.slot_used.nonzero()[0].max(initial=-1)) + 1 if self.has_holes else self.num_sentences
+
     def add(self, search: Search, members: list[Active]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Gives new sentences rows (m, K) and slots (m,), the lowest free ones, and returns them."""
         beams = search.num_beams
-        group = self.groups.setdefault(beams, Group(search, rows=np.zeros((0, beams), np.intp)))
-        rows = np.flatnonzero(~self.row_used)[: len(members) * beams].reshape(-1, beams)
-        slots = np.flatnonzero(~self.slot_used)[: len(members)]
-        if len(rows) != len(members) or len(slots) != len(members):
-            raise RuntimeError("more sentences were admitted than there are rows. This is a bug.")
-        self.row_used[rows] = True
-        self.slot_used[slots] = True
+        rows = self.lowest_free(self.row_used, self.num_rows, len(members) * beams).reshape(-1, beams)
+        slots = self.lowest_free(self.slot_used, self.num_sentences, len(members))
         asked = [member.sentence for member in members]
         sources = [s.source if s.stop_repetition else () for s in asked]
-        group.search.admit([s.options for s in asked], [s.max_length for s in asked], sources)
-        group.members += members
-        group.rows = np.concatenate([group.rows, rows])
-        group.slots = np.append(group.slots, slots)
+        search.admit([s.options for s in asked], [s.max_length for s in asked], sources)
+        if (group := self.groups.get(beams)) is None:
+            self.groups[beams] = Group(search, list(members), rows, slots)
+        else:
+            group.members += members
+            group.rows, group.slots = np.concatenate([group.rows, rows]), np.concatenate([group.slots, slots])
         return rows, slots
+
+    def lowest_free(self, used: NDArray[np.bool_], num_used: int, count: int) -> NDArray[np.intp]:
+        """Takes the ``count`` lowest ones that are not ``used``, of which ``num_used`` are."""
+        if num_used + count > self.max_rows:
+            raise RuntimeError("more sentences were admitted than there are rows. This is a bug.")
+        free = np.flatnonzero(~used)[:count] if self.has_holes else np.arange(num_used, num_used + count)
+        used[free] = True
+        return free
 
     def drop(self, beams: int, which: NDArray[np.bool_]) -> None:
         """Frees the rows and slots of the sentences of group ``beams`` for which ``which`` (n,) is true."""
         group = self.groups[beams]
-        self.row_used[group.rows[which]] = False
-        self.slot_used[group.slots[which]] = False
-        stays = ~which
-        group.search.keep(stays)
-        group.members = [member for member, stay in zip(group.members, stays, strict=True) if stay]
-        group.rows, group.slots = group.rows[stays], group.slots[stays]
-        if not group.members:
-            del self.groups[beams]
         self.has_holes = True
+        kept = (~which).nonzero()[0]
+        if not len(kept):
+            self.row_used[group.rows] = self.slot_used[group.slots] = False
+            del self.groups[beams]
+            return
+        self.row_used[group.rows[which]] = self.slot_used[group.slots[which]] = False
+        group.search.keep(kept)
+        group.members = [group.members[sentence] for sentence in kept.tolist()]
+        group.rows, group.slots = group.rows.take(kept, axis=0), group.slots.take(kept)
 
     def compact(self) -> tuple[Moves, Moves]:
         """Moves the last rows and slots into the holes; returns the copies to make for rows and for slots."""
         if not self.has_holes:
             return NO_MOVES, NO_MOVES
         self.has_holes = False
+        if not self.groups:
+            return NO_MOVES, NO_MOVES
         row_moves, slot_moves = self.close_holes(self.row_used), self.close_holes(self.slot_used)
         for moves, name in ((row_moves, "rows"), (slot_moves, "slots")):
             if len(moves.sources):

@@ -83,6 +83,21 @@ def library_calls() -> Calls | None:
     return Calls(advance, repeat)
 
 
+class Memory:
+    """What every run of one bound shape has in the same places, and where they are."""
+
+    def __init__(self, shape: BoundShape, cache: KVCache, banned: Sequence[int]) -> None:
+        candidates, block = shape.candidates, cache.blocks["self"]
+        scratch = np.empty(shape.decoder.num_beams * cache.max_target_tokens, np.int32)
+        numbers = (*candidates.ids.shape, 0, len(banned), shape.decoder.num_beams)
+        of_cache = (len(block), *block.shape[1:4], block.shape[4] * block.itemsize)
+        self.moments: NDArray[np.int64] = np.empty(MAX_STEPS, np.int64)
+        arrays: list[NDArray[Any]] = [candidates.ids, np.array(banned, np.int64), candidates.log_probabilities]
+        arrays += [shape.tokens, shape.query_rows, shape.row_queries, cache.lengths, scratch, block, self.moments]
+        self.step = _Step(*numbers, *of_cache, *[0] * 4, *map(address, arrays), 0)
+        self.arrays = arrays  # kept while their addresses are
+
+
 class UnchangedSteps:
     """Steps of the rows of ``groups``, which may not change otherwise while this is used.
 
@@ -90,25 +105,20 @@ class UnchangedSteps:
         done, failed: of each group's sentences, as search.Advance has them, after the last step.
     """
 
-    def __init__(self, shape: BoundShape, memory: KVCache, groups: Iterable[Group], banned: Sequence[int] = ()) -> None:
-        """banned: tokens that never stand in a translation; as many candidates are there more."""
+    def __init__(self, shape: BoundShape, cache: KVCache, groups: Iterable[Group], banned: Sequence[int] = ()) -> None:
+        """banned: tokens that never stand in a translation, always the same; as many candidates are there more."""
         calls = library_calls()
         if calls is None:
             raise RuntimeError("there is no library to advance searches. This is a bug.")
-        self.shape, self.memory, self.groups = shape, memory, list(groups)
+        self.shape, self.groups = shape, list(groups)
         self.done = [np.zeros(len(group.members), bool) for group in self.groups]
         self.failed = [np.zeros(len(group.members), bool) for group in self.groups]
-        most_beams = max(group.search.num_beams for group in self.groups)
-        scratch, none = np.empty(most_beams * memory.max_target_tokens, np.int32), np.array(banned, np.int64)
-        searches = (_Searches * len(self.groups))(*map(self.described, range(len(self.groups))))
-        candidates, block = shape.candidates, memory.blocks["self"]
-        numbers = (*candidates.ids.shape, len(self.groups), len(banned), shape.decoder.num_beams)
-        of_cache = (len(block), *block.shape[1:4], block.shape[4] * block.itemsize)
-        self.moments: NDArray[np.int64] = np.empty(MAX_STEPS, np.int64)
-        arrays: list[NDArray[Any]] = [candidates.ids, none, candidates.log_probabilities, shape.tokens]
-        arrays += [shape.query_rows, shape.row_queries, memory.lengths, scratch, block, self.moments]
-        self.step = _Step(*numbers, *of_cache, *[0] * 4, *map(address, arrays), ctypes.addressof(searches))
-        self.kept = (searches, arrays)  # what the addresses are of
+        self.searches = (_Searches * len(self.groups))(*map(self.described, range(len(self.groups))))
+        if shape.memory is None:
+            shape.memory = Memory(shape, cache, banned)
+        self.memory: Memory = shape.memory
+        self.step = self.memory.step
+        self.step.num_groups, self.step.groups = len(self.groups), ctypes.addressof(self.searches)
         self.place, self.calls = ctypes.addressof(self.step), calls
 
     def described(self, number: int) -> Any:
@@ -148,5 +158,5 @@ class UnchangedSteps:
             step.found = self.calls.advance(self.place)
             moments.append(time.monotonic())
         else:
-            moments += [moment * 1e-9 for moment in self.moments[: step.num_steps].tolist()]
+            moments += [moment * 1e-9 for moment in self.memory.moments[: step.num_steps].tolist()]
         return int(step.found)

@@ -135,7 +135,7 @@ class Worker:
         for row, sentence in zip(source, sentences, strict=True):
             row[: len(sentence.source)] = sentence.source
         encoded = self.sessions.encoder.run(source, lengths, self.queue.is_alone(self.number))
-        self.cache.reserve_source(longest, int(self.batch.slot_used.nonzero()[0].max(initial=-1)) + 1)
+        self.cache.reserve_source(longest, self.batch.end_slot)
         now = time.monotonic()
         self.observer.encoded(len(sentences), int(lengths.sum()), source.size, now - started)
         for beams in sorted({sentence.options.num_beams for sentence in sentences}):

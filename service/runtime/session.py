@@ -150,6 +150,7 @@ class BoundShape:
         self.tokens, self.row_queries = np.empty(num_rows, np.int64), np.empty(num_rows, np.int64)
         self.query_rows = np.empty(num_sentences * decoder.num_beams, np.int64)
         self.laid_out: NDArray[np.int64] | None = None
+        self.memory: Any = None  # what unchanged_steps.py keeps of it
         for name in ("tokens", "row_queries", "query_rows"):
             array: NDArray[np.int64] = getattr(self, name)
             self.bind(name, array, array.shape)

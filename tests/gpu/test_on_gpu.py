@@ -5,7 +5,6 @@ DRAGOMAN_GPU_TRIAL=1 runs the same in host memory: a trial of these tests, which
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +125,7 @@ def test_sentences_are_those_of_the_cpu(translator: Translator, bundle: Path, te
 
 def test_a_translation_does_not_depend_on_its_batch(translator: Translator, texts: list[str]) -> None:
     options = DecodeOptions(num_beams=4)
-    together = [replace(result, timings=Timings()) for result in translator.translate(texts, options)]
-    alone = [replace(translator.translate([text], options)[0], timings=Timings()) for text in texts]
+    together = [result._replace(timings=Timings()) for result in translator.translate(texts, options)]
+    alone = [translator.translate([text], options)[0]._replace(timings=Timings()) for text in texts]
     same = sum(a.alternatives[0].token_ids == b.alternatives[0].token_ids for a, b in zip(together, alone, strict=True))
     assert same == len(texts)

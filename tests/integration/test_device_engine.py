@@ -2,7 +2,6 @@
 runs on a GPU is the same code with another name of the device."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ OPTIONS = [
 
 
 def without_timings(answers: list[TextResult]) -> list[TextAnswer]:
-    return [replace(answer, timings=Timings()) for answer in answers]
+    return [answer._replace(timings=Timings()) for answer in answers]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def test_mixed_beams_in_one_batch_change_nothing(on_device: Translator) -> None:
             key = (text, options)
             on_device.submit([text], options, lambda _, answer, key=key: answers.__setitem__(key, answer))
     assert on_device.drain(60)
-    assert {key: replace(answer, timings=Timings()) for key, answer in answers.items()} == alone  # type: ignore[type-var]
+    assert {key: answer._replace(timings=Timings()) for key, answer in answers.items()} == alone  # type: ignore[type-var]
 
 
 def test_steps_are_padded_and_nothing_is_allocated_while_serving(on_device: Translator) -> None:

@@ -4,7 +4,6 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ TEXTS = sentences(20)
 
 
 def without_timings(answer: TextAnswer) -> TextAnswer:
-    return replace(answer, timings=Timings()) if isinstance(answer, TextResult) else answer
+    return answer._replace(timings=Timings()) if isinstance(answer, TextResult) else answer
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])

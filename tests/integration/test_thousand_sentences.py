@@ -8,7 +8,6 @@ import functools
 import os
 import random
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def jobs() -> list[Job]:
 
 def bare(answer: TextAnswer) -> TextAnswer:
     """Without what may differ: how long it took."""
-    return replace(answer, timings=Timings()) if isinstance(answer, TextResult) else answer
+    return answer._replace(timings=Timings()) if isinstance(answer, TextResult) else answer
 
 
 def all_at_once(translator: Translator, jobs: list[Job]) -> dict[Job, TextAnswer]:

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -161,7 +160,7 @@ def test_stages_of_an_answer_fit_into_the_time_it_took(load: Callable[..., Trans
         took_s = time.monotonic() - began_at
         answer = answers.by_text[0]
         assert isinstance(answer, TextResult)
-        stages = astuple(answer.timings)
+        stages = tuple(answer.timings)
         assert min(stages) > 0
         assert sum(stages) <= took_s
 

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -372,8 +371,8 @@ def test_what_may_not_say_all_is_told_of(
     is_json: bool, translator: ScriptedTranslator, bundle: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines have no place for flags."""
-    translator.answers["cut"] = replace(result_of("cut"), length_limited=True)
-    translator.answers["divided"] = replace(result_of("divided"), split=True)
+    translator.answers["cut"] = result_of("cut")._replace(length_limited=True)
+    translator.answers["divided"] = result_of("divided")._replace(split=True)
     flags = ["--json"] if is_json else []
     assert run("translate", "--to", "fr", "--bundle", bundle, *flags, "whole", "cut", "divided") == 0
     told = (

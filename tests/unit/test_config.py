@@ -30,7 +30,7 @@ DEFAULTS: dict[str, object] = {
     "num_workers": 0,
     "threads_per_worker": 0,
     "niceness": 10,
-    "max_rows": 64,
+    "max_rows": 32,
     "max_queue_sentences": 4096,
     "max_queue_tokens": 262_144,
     "max_delay_s": 5.0,

@@ -93,7 +93,7 @@ def test_lines_that_an_engine_refuses_are_empty(
 def test_each_kind_of_flagged_line_is_told_of(
     flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = replace(result_of("one"), **{flag: True})  # type: ignore[arg-type]
+    answer = result_of("one")._replace(**{flag: True})  # type: ignore[arg-type]
     monkeypatch.setattr(ScriptedTranslator, "_answer", lambda *_: answer)
     assert cli.main(["translate", *WHERE, "one"]) == 0
     assert "1 of 1 translations: the text was split, or the translation ends" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def run(search: Search, models: list[MadeUpModel], options: list[DecodeOptions])
         done = search.advance(ids, values).done
         for i in np.flatnonzero(done):
             results[int(numbers[i])] = [list(found.ids) for found in search.found(int(i))]
-        search.keep(~done)
+        search.keep(np.flatnonzero(~done))
         numbers = numbers[~done]
     return [results[i] for i in range(len(models))]
 
@@ -80,7 +80,7 @@ def test_the_longest_translation_with_a_penalty_says_how_many_candidates_there_m
         ([3, 90, 16, 2], 32),
     ):
         assert penalties.num_more(np.array(lengths, np.int32)) == wanted
-    penalties.keep(np.array([False, True, False, False]))
+    penalties.keep(np.array([1]))
     assert penalties.num_more(np.array([90], np.int32)) == 0
 
 

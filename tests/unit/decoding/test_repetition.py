@@ -119,5 +119,5 @@ def test_a_loop_at_max_length_is_a_repetition_too() -> None:
 def test_a_sentence_that_leaves_takes_its_source_along() -> None:
     search = GreedySearch(END, SIZE)
     search.admit([DecodeOptions(num_beams=1)] * 3, [SIZE] * 3, [(), PLAIN, ()])
-    search.keep(np.array([False, True, True]))
+    search.keep(np.array([1, 2]))
     assert search.loops.sources == [PLAIN, ()]

@@ -53,7 +53,7 @@ def run(search: Search, sentences: list[Sentence]) -> dict[Sentence, list[Found]
             [[*prefixes[i][parents[i, k]], int(advance.tokens[i, k])] for k in range(search.num_beams)]
             for i in range(len(here))
         ]
-        search.keep(~advance.done)
+        search.keep(np.flatnonzero(~advance.done))
         prefixes = [p for p, done in zip(prefixes, advance.done, strict=True) if not done]
         here = [s for s, done in zip(here, advance.done, strict=True) if not done]
     assert not here, "every sentence ends by its max_length"

@@ -21,7 +21,7 @@ def search(beams: int) -> Mock:
 
 
 def test_the_first_child_keeps_its_parents_row() -> None:
-    group = Group(search(4), rows=np.array([[10, 11, 12, 13]]))
+    group = Group(search(4), [], np.array([[10, 11, 12, 13]]), np.array([0]))
     moves = RunningBatch.reorder(group, np.array([[0, 0, 1, 2]]))
     assert moves is not None
     assert group.rows.tolist() == [[10, 13, 11, 12]]
@@ -37,7 +37,7 @@ def test_after_a_reorder_every_beam_finds_its_parents_past(data: st.DataObject) 
     parents = np.array([data.draw(numbers) for _ in range(n)])
     past = np.arange(n * beams)  # what each row holds
     wanted = past[np.take_along_axis(rows, parents, axis=1)]
-    group = Group(search(beams), rows=rows.copy())
+    group = Group(search(beams), [], rows.copy(), np.arange(n))
     moves = RunningBatch.reorder(group, parents) or NO_MOVES
     assert not set(moves.sources) & set(moves.targets)
     past[moves.targets] = past[moves.sources]

@@ -92,7 +92,7 @@ class Fast(Plain):
         tokens = self.decoder.tokens[: len(ids)].copy()
         shape: Any = SimpleNamespace(
             decoder=SimpleNamespace(num_beams=places), candidates=Candidates(ids, values), run=bool,
-            tokens=tokens, query_rows=query_rows, row_queries=row_queries,
+            tokens=tokens, query_rows=query_rows, row_queries=row_queries, memory=None,
         )  # fmt: skip
         before = [group.rows.tolist() for group in groups]
         steps = UnchangedSteps(shape, self.cache, groups, self.rules.banned)

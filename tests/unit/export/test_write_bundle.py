@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def test_a_bundle_says_how_sentences_are_read(flags: tuple[str, ...], checkpoint
     same = large.alternatives[0].token_ids == as_read.alternatives[0].token_ids
     assert same == ("--lower-capitals" in flags)
     if "--plain-quotes" in flags:
-        assert quoted == replace(plain, timings=quoted.timings)
+        assert quoted == plain._replace(timings=quoted.timings)
 
 
 def test_a_precision_given_twice_is_made_once(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -362,7 +361,7 @@ def test_values_that_python_does_not_have_fail_their_rows_alone(batch: Batch):
 def test_flagged_rows_are_counted_also_where_lines_cannot_say_so(
     batch: Batch, translator: ScriptedTranslator, capsys: pytest.CaptureFixture[str]
 ):
-    translator.answers["cut"] = replace(result_of("cut"), length_limited=True)
+    translator.answers["cut"] = result_of("cut")._replace(length_limited=True)
     Path("in.txt").write_text("one\ncut\n\ncut\n")
     assert batch("in.txt", "out.txt") == 0
     assert "2 of 4 rows: the text was split, or the translation ends at a length limit" in capsys.readouterr().err

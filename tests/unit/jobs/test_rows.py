@@ -1,7 +1,5 @@
 """What becomes of an answer in a row."""
 
-from dataclasses import replace
-
 import pytest
 
 from service.errors import EngineFailure
@@ -13,13 +11,13 @@ from tests.unit.transport.scripted_translator import result_of
     ("field", "flag"), [("split", SPLIT), ("length_limited", LENGTH_LIMITED), ("repetition_found", REPETITION)]
 )
 def test_each_thing_that_a_translation_may_lack_is_a_flag_of_its_own(field: str, flag: str) -> None:
-    outcome = outcome_of(replace(result_of("a"), **{field: True}))  # type: ignore[arg-type]
+    outcome = outcome_of(result_of("a")._replace(**{field: True}))  # type: ignore[arg-type]
     assert outcome == Outcome("A", -0.5, (flag,), num_tokens=2)
     assert flag in TOLD_OF
 
 
 def test_flags_have_one_order() -> None:
-    answer = replace(result_of("a"), split=True, length_limited=True, repetition_found=True)
+    answer = result_of("a")._replace(split=True, length_limited=True, repetition_found=True)
     assert outcome_of(answer).flags == ("split", "length_limited", "repetition")
 
 

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,7 +114,7 @@ class ScriptedTranslator:
             for index, text in reversed(list(enumerate(texts))):
                 found = self._answer(text, options, is_cancelled.is_set())
                 if alignment and isinstance(found, TextResult):
-                    found = replace(found, alignment=(AlignmentLink(0, 1, 0, 1, 0.5),))
+                    found = found._replace(alignment=(AlignmentLink(0, 1, 0, 1, 0.5),))
                 if watch and isinstance(found, TextResult):
                     watch.decoded(found.timings)
                     watch.assembled(time.monotonic(), time.monotonic())

@@ -1,6 +1,5 @@
 """What becomes of single texts: why one has no translation, when one fails its call, which are counted as split."""
 
-from dataclasses import replace
 
 import grpc
 import pytest
@@ -54,7 +53,7 @@ def test_any_other_error_stays_with_its_text():
 
 def test_texts_with_a_divided_sentence_are_counted():
     async def check(server: Running) -> None:
-        server.translator.answers["long"] = replace(result_of("long"), split=True)
+        server.translator.answers["long"] = result_of("long")._replace(split=True)
         response = await server.stub.Translate(request("long", "short", "long"))
         assert [result.translation.split for result in response.results] == [True, False, True]
         assert server.sample("dragoman_split_total") == 2
