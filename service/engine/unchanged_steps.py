@@ -95,7 +95,8 @@ class Memory:
         arrays: list[NDArray[Any]] = [candidates.ids, np.array(banned, np.int64), candidates.log_probabilities]
         arrays += [shape.tokens, shape.query_rows, shape.row_queries, cache.lengths, scratch, block, self.moments]
         self.step = _Step(*numbers, *of_cache, *[0] * 4, *map(address, arrays), 0)
-        self.arrays = arrays  # kept while their addresses are
+        # Kept while their addresses are; but the cache's block, which is the shape's only as long as the cache has it.
+        self.arrays = [array for array in arrays if array is not block]
 
 
 class UnchangedSteps:

@@ -1,5 +1,6 @@
 """Steps by the library in C against the same steps in numpy, on candidates drawn at random."""
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,22 +86,26 @@ class Plain:
 class Fast(Plain):
     """Steps by the library."""
 
-    def step(self, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Ended:
-        groups, batch = list(self.decoder.batch.groups.values()), self.decoder.batch
-        places = max(batch.groups)
-        query_rows, row_queries = batch.layout(places)
+    def shape(self, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Any:
+        """The batch as bound to a graph that gives these candidates."""
+        batch = self.decoder.batch
+        query_rows, row_queries = batch.layout(max(batch.groups))
         tokens = self.decoder.tokens[: len(ids)].copy()
-        shape: Any = SimpleNamespace(
-            decoder=SimpleNamespace(num_beams=places), candidates=Candidates(ids, values), run=bool,
+        return SimpleNamespace(
+            decoder=SimpleNamespace(num_beams=max(batch.groups)), candidates=Candidates(ids, values), run=bool,
             tokens=tokens, query_rows=query_rows, row_queries=row_queries, memory=None,
         )  # fmt: skip
-        before = [group.rows.tolist() for group in groups]
+
+    def step(self, ids: NDArray[np.int64], values: NDArray[np.float32]) -> Ended:
+        groups, batch = list(self.decoder.batch.groups.values()), self.decoder.batch
+        shape, before = self.shape(ids, values), [group.rows.tolist() for group in groups]
         steps = UnchangedSteps(shape, self.cache, groups, self.rules.banned)
         found = steps.run(1, [0.0])
-        self.decoder.tokens[: len(ids)] = tokens
+        self.decoder.tokens[: len(ids)] = shape.tokens
         assert bool(found & SOME_DONE) == any(done.any() for done in steps.done)
         assert found & SOME_MOVED or before == [group.rows.tolist() for group in groups]
-        assert [query_rows.tolist(), row_queries.tolist()] == [part.tolist() for part in batch.layout(places)]
+        layout = [part.tolist() for part in batch.layout(max(batch.groups))]
+        assert [shape.query_rows.tolist(), shape.row_queries.tolist()] == layout
         for group, done in zip(groups, steps.done, strict=True):
             group.search.penalties.pass_steps(1)
             loops = group.search.loops.looping(group.search.prefixes[:, 0], group.search.lengths)
@@ -157,6 +162,18 @@ def test_the_library_does_what_numpy_does(seed: int, widths: list[int], bans: bo
             each.drop(done)
             each.decoder.compact()
     assert not fast.decoder.batch.groups
+
+
+def test_a_shape_holds_none_of_the_caches_memory() -> None:
+    """A cache gives back what long sentences took, while shapes stay bound."""
+    fast = Fast(DecodingRules(END), [DecodeOptions(2, max_length=3)])
+    ids, values = np.array([[3, 4, 5, 6]] * 2), np.zeros((2, 4), np.float32)
+    shape, held = fast.shape(ids, values), weakref.ref(fast.cache.memory["self"])
+    UnchangedSteps(shape, fast.cache, list(fast.decoder.batch.groups.values()))
+    for part in (fast.cache.memory, fast.cache.blocks, fast.cache.buffers):
+        part.clear()
+    assert shape.memory
+    assert held() is None
 
 
 def test_a_library_of_another_version_is_told_and_left(

@@ -1,6 +1,5 @@
 """What becomes of single texts: why one has no translation, when one fails its call, which are counted as split."""
 
-
 import grpc
 import pytest
 
