@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update(_ids())
+        line.update(ids())
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
             line["exception"] = _exception(record)
@@ -44,13 +44,14 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        facts = getattr(record, "facts", {}) | _ids()
+        facts = getattr(record, "facts", {}) | ids()
         words = [time, record.levelname, record.getMessage(), *(f"{key}={value}" for key, value in facts.items())]
         text = " ".join(words)
         return f"{text}\n{_exception(record)}" if record.exc_info else text
 
 
-def _ids() -> dict[str, str]:
+def ids() -> dict[str, str]:
+    """Those of the call that is being answered, as a line names them."""
     found = {"request_id": request_id.get(), "trace_id": trace_id.get()}
     return {key: value for key, value in found.items() if value}
 

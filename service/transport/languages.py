@@ -23,7 +23,12 @@ _CODE = re.compile(
 
 def is_language_code(code: str) -> bool:
     """Whether it has the form of a BCP-47 code; not whether such a language exists."""
-    return len(code) <= MAX_CODE_CHARACTERS and code.isascii() and _CODE.fullmatch(code) is not None
+    return len(code) <= MAX_CODE_CHARACTERS and _is_well_formed(code)
+
+
+@lru_cache(maxsize=1024)  # short ones only: strangers choose them, and they stay
+def _is_well_formed(code: str) -> bool:
+    return code.isascii() and _CODE.fullmatch(code) is not None
 
 
 @lru_cache(maxsize=1024)  # asked several times a call, mostly for the same few codes

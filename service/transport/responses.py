@@ -101,14 +101,7 @@ def list_models(infos: Iterable[ModelInfo], limits: Limits, defaults: DecodeOpti
 
 def _translation(result: TextResult, settings: Settings) -> pb.Translation:
     include_token_ids = settings.include_token_ids
-    alternatives = [
-        pb.Alternative(
-            text=alternative.text,
-            score=alternative.score,
-            token_ids=alternative.token_ids if include_token_ids else (),
-        )
-        for alternative in result.alternatives
-    ]
+    shown = result.alternatives if settings.options.num_alternatives > 1 else ()
     return pb.Translation(
         text=result.text,
         score=result.score,
@@ -118,7 +111,10 @@ def _translation(result: TextResult, settings: Settings) -> pb.Translation:
         split=result.split,
         length_limited=result.length_limited,
         repetition_found=result.repetition_found,
-        alternatives=alternatives if settings.options.num_alternatives > 1 else (),
+        alternatives=[
+            pb.Alternative(text=one.text, score=one.score, token_ids=one.token_ids if include_token_ids else ())
+            for one in shown
+        ],
         token_ids=result.alternatives[0].token_ids if include_token_ids else (),
         timings=pb.StageTimings(
             queue_s=result.timings.queue_s,

@@ -85,7 +85,8 @@ class TranslationServer:
         submitter = Submitter(limits.max_request_characters, metrics.call_refused)
         self._state = ServingState(ModelRegistry([]), limits, defaults, self._admission, metrics, submitter)
         self._gate = Gate(options.security, self._admission, metrics)
-        front = Front(self._gate, metrics, options.tracer, CallLog(OWN_SERVICE))
+        self._call_log = CallLog(OWN_SERVICE)
+        front = Front(self._gate, metrics, options.tracer, self._call_log)
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(front, options.compress_from_bytes, options.message_timeout_s)],
             options=channel_options(options, limits.max_message_bytes),
@@ -163,6 +164,7 @@ class TranslationServer:
         if not await self._admission.wait_idle(FLUSH_S):
             self._admission.break_off()
         await asyncio.sleep(_LINGER_S)
+        self._call_log.flush()
 
     async def stick(self, is_stuck: bool) -> None:
         """While an engine is stuck the server is not ready and takes no calls."""
@@ -178,6 +180,7 @@ class TranslationServer:
         a process that only ends does not come here (service/app.py)."""
         self._admission.break_off()
         await self._server.stop(FLUSH_S)
+        self._call_log.flush()
         self._state.submitter.close()
 
     async def _state_ready(self, is_ready: bool) -> None:

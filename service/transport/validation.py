@@ -5,7 +5,9 @@ Knows: limits and field names. Does not know: models, the engine, gRPC calls.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from service.decoding.options import MAX_NGRAM, DecodeOptions
 from service.engine.request import Priority, TextFormat, check_format
@@ -30,19 +32,9 @@ _FORMATS = {
     pb.TEXT_FORMAT_PLAIN: TextFormat.PLAIN,
     pb.TEXT_FORMAT_HTML: TextFormat.HTML,
 }
-_OPTION_FIELDS = (
-    "num_beams",
-    "length_penalty",
-    "num_alternatives",
-    "max_length",
-    "no_repeat_ngram_size",
-    "repetition_penalty",
-    "min_length",
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What holds for all texts of a request or of a stream, after validation."""
 
     source_language: str
@@ -149,10 +141,10 @@ def _check_texts(texts: Sequence[str], limits: Limits, violations: Violations) -
     violations.limit("texts", "number of texts", len(texts), limits.max_texts, "; send several requests")
     if len(texts) > limits.max_texts:
         return
+    most = limits.max_text_characters
     for index, text in enumerate(texts):
-        violations.limit(
-            f"texts[{index}]", "number of characters", len(text), limits.max_text_characters, "; divide the text"
-        )
+        if len(text) > most:
+            violations.limit(f"texts[{index}]", "number of characters", len(text), most, "; divide the text")
     total = sum(map(len, texts))
     violations.limit("texts", "characters together", total, limits.max_request_characters, "; send several requests")
 
@@ -226,10 +218,26 @@ def _read_options(
     options: pb.DecodeOptions, prefix: str, limits: Limits, defaults: DecodeOptions, violations: Violations
 ) -> DecodeOptions:
     """The options, with the defaults filled in."""
-    given = {name: getattr(options, name) for name in _OPTION_FIELDS if options.HasField(name)}
+    given = tuple((field.name, value) for field, value in options.ListFields())
     if not given:
         return defaults
-    num_beams = given.get("num_beams", defaults.num_beams)
+    try:
+        return _completed(given, limits, defaults)
+    except InvalidFields as error:
+        found = error.violations
+    except InvalidRequest as error:
+        found = [error]
+    for violation in found:
+        violations.add((prefix + violation.field).removesuffix("."), violation.description, **violation.numbers)
+    return defaults
+
+
+@lru_cache(maxsize=256)  # most calls have the options of one before
+def _completed(given: tuple[tuple[str, float], ...], limits: Limits, defaults: DecodeOptions) -> DecodeOptions:
+    """``defaults`` with the fields that a message has; raises as read_request does, fields named as in DecodeOptions,
+    and "" for what was given and does not go with what was not."""
+    violations, values = Violations(), dict(given)
+    num_beams = values.get("num_beams", defaults.num_beams)
     ranges = {
         "num_beams": (1, limits.max_beams),
         "length_penalty": (0, MAX_LENGTH_PENALTY),
@@ -237,26 +245,22 @@ def _read_options(
         "max_length": (0, math.inf),  # the model's own limit is the engine's to know
         "no_repeat_ngram_size": (0, MAX_NGRAM),
         "repetition_penalty": (1, 10),
-        "min_length": (0, max(given.get("max_length", defaults.max_length), 0) or math.inf),
+        "min_length": (0, max(values.get("max_length", defaults.max_length), 0) or math.inf),
     }
-    is_valid = True
-    for name, value in given.items():
+    for name, value in given:
         least, most = ranges[name]
-        if not least <= value <= most:  # also refuses NaN
-            reason = f" (num_beams is {num_beams})" if name == "num_alternatives" and most == num_beams else ""
-            if most == math.inf:
-                violations.add(prefix + name, f"{value} must be >= {least}", value=value, min=least)
-            else:
-                range_ = f"{value} must be in [{least}, {most}]{reason}"
-                violations.add(prefix + name, range_, value=value, min=least, max=most)
-            is_valid = False
-    if not is_valid:
-        return defaults
+        if least <= value <= most:  # NaN is not
+            continue
+        reason = f" (num_beams is {num_beams})" if name == "num_alternatives" and most == num_beams else ""
+        if most == math.inf:
+            violations.add(name, f"{value} must be >= {least}", value=value, min=least)
+        else:
+            violations.add(name, f"{value} must be in [{least}, {most}]{reason}", value=value, min=least, max=most)
+    violations.raise_any()
     try:
-        return replace(defaults, **given)
-    except ValueError as error:  # what was given does not go with what was not
-        violations.add(prefix.removesuffix("."), str(error))
-        return defaults
+        return replace(defaults, **values)  # type: ignore[arg-type]  # whole numbers where the message has them
+    except ValueError as error:
+        raise InvalidRequest("", str(error)) from None
 
 
 def _too_long(length: int, limit: int) -> str:

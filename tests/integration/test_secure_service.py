@@ -18,6 +18,7 @@ from service.client import Client, ServiceError
 from service.connection import Connection
 from service.demo import free_port
 from service.pb import translation_pb2 as pb
+from service.transport.call_log import PAUSE_S
 from tests.integration.launched_server import DRAGOMAN, ROOT
 from tests.unit.transport.certificate_files import CertificateFiles
 
@@ -173,6 +174,7 @@ def test_the_log_says_what_happened_and_not_what_was_sent(service: Secure):
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         while stranger.recv(4096):
             pass
+    time.sleep(2 * PAUSE_S)  # lines wait so long for others
     told = service.log.read_text()
     assert SECRET not in told
     assert TOKEN not in told
