@@ -74,10 +74,8 @@ static void multiply_blocks(const Product *product, size_t tile, size_t row) {
     sum_blocks(product->weights->numbers + first * depth, x, depth, blocks);
     for (size_t i = 0; i < blocks; i++) {
         store_sums(i, sums[0]);
-        for (size_t r = row + i * AMX_ROWS - starts[i]; r < AMX_ROWS; r++) {
-            const __m256i *halves = (const __m256i *)sums[r];
-            put(product, halves[0], halves[1], starts[i] + r, first);
-        }
+        for (size_t r = row + i * AMX_ROWS - starts[i]; r < AMX_ROWS; r++)
+            put_tile(product, (const Piece *)sums[r], starts[i] + r, first);
     }
 }
 

@@ -4,7 +4,7 @@
 
 #include "packed_weights.h"
 
-#define MANY_OUTPUTS 131072 /* that do not stay near the processor */
+#define MANY_OUTPUTS 131072 /* numbers, which are not in the nearest caches any more when their next tile comes */
 
 #if defined(__AVX512VNNI__)
 #define ROWS 8   /* that read a tile at once */
@@ -48,6 +48,12 @@ INLINE void put_tile(const Product *product, const Piece *sums, size_t row, size
 /* Few rows have several sums each, since one waits for the last of its own. */
 INLINE size_t sums_each(size_t num_rows) { return num_rows == 1 ? 4 : num_rows < 4 ? 4 / PIECES : 1; }
 
+/* Asks for the next tile's columns at `k`. Behind the last there is nothing that a pointer may point to, hence the
+ * address; to ask for that does no harm. */
+INLINE void fetch_next(const int8_t *numbers, size_t depth, size_t k) {
+    __builtin_prefetch((const void *)((uintptr_t)numbers + (depth + k) * TILE), 0, 2);
+}
+
 /* Asks for where some rows' products go, so that it is there when their sums are made. */
 INLINE void fetch_outputs(const Product *product, size_t first, size_t row, size_t num_rows) {
     size_t width = product->weights->width;
@@ -81,7 +87,7 @@ INLINE void multiply_rows(const Product *product, size_t tile, size_t row, size_
     for (; k + stride <= depth; k += stride)
         IN_REGISTERS for (size_t i = 0; i < each; i++) {
             add_group(weights, numbers, x, k + i * GROUP, num_rows, i, sums);
-            if (fetches) __builtin_prefetch(numbers + (depth + k + i * GROUP) * TILE, 0, 2);
+            if (fetches) fetch_next(numbers, depth, k + i * GROUP);
         }
     for (; k < depth; k += GROUP) add_group(weights, numbers, x, k, num_rows, 0, sums);
     IN_REGISTERS for (size_t r = 0; r < num_rows; r++) {
